@@ -1,0 +1,571 @@
+"""Every message that crosses the wire, as a tagged union of arrays.
+
+A message is a CBOR array whose first element is its number; the fields follow in the order written
+here. Fields at the end that have their default value are left out, and a reader ignores elements it
+does not know, so a message grows by appending fields that have defaults. Numbers are never reused.
+`protocol.cddl` beside this file says the same for other languages, and a test holds the two together.
+
+Who speaks to whom:
+
+    agent     -> master   Register Heartbeat Inventory StatusUpdate LogData BlobGet
+    master    -> agent    Registered HeartbeatAck Launch Kill Acknowledge LogGet BlobData
+    framework -> master   Subscribe Submit KillTasks Reconcile TaskAcknowledge Accept Decline Revive
+                          Suppress Unsubscribe LogGet BlobOffer BlobData BlobGet
+    master    -> framework Subscribed Submitted TaskUpdate Reconciled Offers Rescind LogData BlobState
+    operator  -> master   Greet Query Drain Forget KillTasks LogGet
+    master    -> anyone   Done Failed Refused
+
+The first message of a session is Register, Subscribe or Greet: it says who the peer is and which
+protocol versions it speaks. The answer names the version both use from then on.
+
+Requests carry `request_id`, chosen by the requester and unique within its session; the answer
+repeats it. Everything that matters beyond a session (submits, status updates, orders) can be sent
+again without harm: submits carry a key, updates a number, orders an attempt.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+import msgspec
+
+from edgerm_core.agents import AgentInfo, Fingerprint
+from edgerm_core.attributes import Attributes
+from edgerm_core.frameworks import FrameworkInfo
+from edgerm_core.ids import AgentId, BlobId, FrameworkId, OfferId, TaskId
+from edgerm_core.offers import Offer
+from edgerm_core.resources import Device, Resources
+from edgerm_core.tasks import File, Implementation, RestartPolicy, TaskSpec, TaskState, Volume
+
+PROTOCOL_VERSION: Final = 1
+"""The newest version this code speaks."""
+
+OLDEST_PROTOCOL_VERSION: Final = 1
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+class RefusalCode(enum.StrEnum):
+    """Why a peer or a request was refused. Later versions may add codes."""
+
+    MALFORMED = "malformed"
+    VERSION = "version"
+    UNEXPECTED = "unexpected"
+    UNAUTHENTICATED = "unauthenticated"
+    DUPLICATE_AGENT = "duplicate-agent"
+    SESSION_REPLACED = "session-replaced"
+    REMOVED = "removed"
+    LIMIT = "limit"
+    SPEC = "spec"
+    NOT_FOUND = "not-found"
+    OFFER_INVALID = "offer-invalid"
+    AGENT_AWAY = "agent-away"
+    SLOW = "slow"
+    SHUTDOWN = "shutdown"
+    INTERNAL = "internal"
+
+
+# --- agent and master -------------------------------------------------------------------------
+
+
+class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an agent runs, in its registration: everything it has not had acknowledged as ended."""
+
+    task_id: TaskId
+    attempt: int
+    state: TaskState
+    restarts: int = 0
+
+
+class Auth(msgspec.Struct, frozen=True, array_like=True):
+    """Room for authentication. `scheme` names it; `data` is the scheme's own. Empty: none."""
+
+    scheme: str = ""
+    data: bytes = b""
+
+
+class Register(Message, tag=1):
+    """An agent says who it is, what it has and what it runs.
+
+    Attributes:
+        versions: oldest and newest protocol version it speaks.
+        info: identity, totals, attributes, devices, executors.
+        boot_id: changes with every start of the machine: a new one means nothing survived that
+            needs a living machine.
+        incarnation: changes with every start of the agent process; two live sessions with one id
+            but different incarnations are two agents with a duplicate id.
+        tasks: everything it runs or still has to report on.
+        max_message_bytes: largest frame it can take; 0: the transport's limit.
+        auth: proof of identity.
+    """
+
+    versions: tuple[int, int]
+    info: AgentInfo
+    boot_id: str
+    incarnation: str
+    tasks: tuple[TaskReport, ...] = ()
+    max_message_bytes: int = 0
+    auth: Auth = Auth()
+
+
+class Registered(Message, tag=2):
+    """The master took the agent in.
+
+    Attributes:
+        version: protocol version for this session.
+        heartbeat_s: send the next heartbeat after this long without having sent anything.
+        lease_s: after this long without a word from the agent it is unreachable.
+        master_id: identity of the master's records; a new one means other books.
+    """
+
+    version: int
+    heartbeat_s: float
+    lease_s: float
+    master_id: str = ""
+
+
+class Heartbeat(Message, tag=3):
+    """The agent lives. Everything else it has to say travels beside it in the batch."""
+
+
+class HeartbeatAck(Message, tag=4):
+    """The master heard it. Fields as in Registered; 0 means unchanged."""
+
+    heartbeat_s: float = 0.0
+    lease_s: float = 0.0
+
+
+class Inventory(Message, tag=5):
+    """Something an agent has is different now. None: unchanged."""
+
+    totals: Resources | None = None
+    attributes: Attributes | None = None
+    devices: tuple[Device, ...] | None = None
+    executors: tuple[Fingerprint, ...] | None = None
+
+
+class StatusUpdate(Message, tag=6):
+    """What happened to a task. Sent again until acknowledged.
+
+    Attributes:
+        task_id, attempt: which run.
+        seq: 1, 2, 3 … within the attempt. The master takes them in order and acknowledges also what
+            it already had.
+        state, reason, message: what and why.
+        restarts: restarts in place so far.
+        exit_code, signal, result: how it ended.
+        at: when, Unix seconds by the agent's clock; only for people.
+    """
+
+    task_id: TaskId
+    attempt: int
+    seq: int
+    state: TaskState
+    reason: str = ""
+    message: str = ""
+    restarts: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    result: bytes | None = None
+    at: float = 0.0
+
+
+class Acknowledge(Message, tag=7):
+    """Updates of this attempt up to and including `seq` are on the master's disk."""
+
+    task_id: TaskId
+    attempt: int
+    seq: int
+
+
+class Launch(Message, tag=8):
+    """Run this. Repeated until the agent reports the attempt; a repeated one changes nothing.
+
+    Attributes:
+        task_id, attempt: which run. A smaller attempt than one already seen is ignored.
+        framework_id, name, index: for the environment and for people.
+        implementation: the chosen one.
+        resources: what the task was granted, concretely.
+        env, files, volumes, restart, stop_after_s, time_limit_s, kill_grace_s: from the spec.
+    """
+
+    task_id: TaskId
+    attempt: int
+    framework_id: FrameworkId
+    name: str
+    implementation: Implementation
+    resources: Resources = Resources()
+    env: dict[str, str] = {}
+    files: tuple[File, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    restart: RestartPolicy = RestartPolicy()
+    stop_after_s: float | None = None
+    time_limit_s: float | None = None
+    kill_grace_s: float = 5.0
+    index: int = 0
+
+
+class Kill(Message, tag=9):
+    """Stop this attempt and any older one. Repeated until the agent reports an end.
+
+    `reason` becomes the reason of the KILLED status. An agent that knows nothing of the task answers
+    with a StatusUpdate KILLED, seq 1.
+    """
+
+    task_id: TaskId
+    attempt: int
+    grace_s: float = 5.0
+    reason: str = ""
+
+
+# --- blobs ------------------------------------------------------------------------------------
+
+
+class BlobGet(Message, tag=10):
+    """Send a piece of a blob. Answered by BlobData, or by Failed with `not-found`."""
+
+    request_id: int
+    blob: BlobId
+    offset: int
+    length: int
+
+
+class BlobData(Message, tag=11):
+    """A piece of a blob, as an answer to BlobGet or as an upload after BlobState."""
+
+    request_id: int
+    blob: BlobId
+    offset: int
+    size: int
+    data: bytes
+
+
+class BlobOffer(Message, tag=12):
+    """A framework has this blob. Answered by BlobState."""
+
+    request_id: int
+    blob: BlobId
+    size: int
+
+
+class BlobState(Message, tag=13):
+    """How much of the blob the master has. `have == size`: all of it, checked; send nothing."""
+
+    request_id: int
+    blob: BlobId
+    have: int
+    size: int
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+class LogStream(enum.IntEnum):
+    """Which of a task's outputs."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+class LogGet(Message, tag=14):
+    """Read a task's log. The master passes it on to the agent, with a request id of its own.
+
+    Attributes:
+        offset: first byte wanted, counted from the start of the task's output; what the ring has
+            already dropped is skipped. Negative: that many bytes before the current end.
+        follow: keep sending as the log grows, until the task ends or `cancel`.
+        cancel: stop the stream that `request_id` started.
+        attempt: which attempt; 0: the latest.
+    """
+
+    request_id: int
+    task_id: TaskId
+    stream: LogStream
+    offset: int = 0
+    follow: bool = False
+    cancel: bool = False
+    attempt: int = 0
+
+
+class LogData(Message, tag=15):
+    """A piece of a log. `offset` is where it starts; a jump means the ring dropped what lay between.
+
+    `end`: nothing will follow. `problem`: why there is nothing (the last piece then).
+    """
+
+    request_id: int
+    offset: int
+    data: bytes = b""
+    end: bool = False
+    problem: str = ""
+
+
+# --- framework and master ---------------------------------------------------------------------
+
+
+class Subscribe(Message, tag=20):
+    """A framework says who it is. A newer session with the same id replaces the older one."""
+
+    versions: tuple[int, int]
+    info: FrameworkInfo
+    auth: Auth = Auth()
+
+
+class Subscribed(Message, tag=21):
+    """The master took the framework in. `known`: it had been here before, its tasks live on."""
+
+    version: int
+    known: bool
+    master_id: str = ""
+
+
+class Submit(Message, tag=22):
+    """Run these. All or none, answered by Submitted, or by Failed naming the wrong spec.
+
+    Attributes:
+        keys: one per spec, unique within the framework: a key that is already known is not
+            submitted again but answered with the task it made then.
+        specs: what to run.
+    """
+
+    request_id: int
+    keys: tuple[str, ...]
+    specs: tuple[TaskSpec, ...]
+
+
+class Submitted(Message, tag=23):
+    """The tasks are on the master's disk. One tuple per spec, `instances` ids in each."""
+
+    request_id: int
+    task_ids: tuple[tuple[TaskId, ...], ...]
+
+
+class KillTasks(Message, tag=24):
+    """End these tasks. Answered by Done or Failed; killing an ended task changes nothing.
+
+    `grace_s` overrides the spec's where it is given.
+    """
+
+    request_id: int
+    task_ids: tuple[TaskId, ...]
+    grace_s: float | None = None
+
+
+class TaskUpdate(Message, tag=25):
+    """Where a task stands now. `version` grows with every change; older ones may be ignored."""
+
+    task_id: TaskId
+    version: int
+    state: TaskState
+    reason: str = ""
+    message: str = ""
+    agent_id: str = ""
+    attempt: int = 0
+    restarts: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    result: bytes | None = None
+
+
+class TaskAcknowledge(Message, tag=26):
+    """The framework has seen these ends: the master may forget them when it needs room."""
+
+    task_ids: tuple[TaskId, ...]
+
+
+class Reconcile(Message, tag=27):
+    """Tell me where these tasks stand; none named: all of mine that have not ended.
+
+    Answered by one TaskUpdate each, then Reconciled. A task the master does not know is listed there.
+    """
+
+    request_id: int
+    task_ids: tuple[TaskId, ...] = ()
+
+
+class Reconciled(Message, tag=28):
+    """All that Reconcile asked for has been sent. `unknown`: task ids the master has no record of."""
+
+    request_id: int
+    unknown: tuple[TaskId, ...] = ()
+
+
+class Offers(Message, tag=29):
+    """Resources held for the framework until it answers or they expire."""
+
+    offers: tuple[Offer, ...]
+
+
+class Accept(Message, tag=30):
+    """Launch these tasks on the offers, which must be of one agent. Answered by Submitted or Failed.
+
+    What the tasks leave is given back under a filter of `refuse_s`. The offers are used up either
+    way; resources of a failed accept return at once.
+    """
+
+    request_id: int
+    offer_ids: tuple[OfferId, ...]
+    keys: tuple[str, ...]
+    specs: tuple[TaskSpec, ...]
+    refuse_s: float = 5.0
+
+
+class Decline(Message, tag=31):
+    """Give these offers back; do not offer the same or less of that agent for `refuse_s`."""
+
+    offer_ids: tuple[OfferId, ...]
+    refuse_s: float = 5.0
+
+
+class Revive(Message, tag=32):
+    """Forget my filters and make offers again."""
+
+
+class Suppress(Message, tag=33):
+    """Make no offers until Revive."""
+
+
+class Rescind(Message, tag=34):
+    """These offers are void."""
+
+    offer_ids: tuple[OfferId, ...]
+
+
+class Unsubscribe(Message, tag=35):
+    """Tear the framework down: its tasks are killed, its record goes when they have ended."""
+
+    request_id: int
+
+
+# --- operator and master ----------------------------------------------------------------------
+
+
+class Greet(Message, tag=40):
+    """An operator's tool says who it is. Answered by Greeted."""
+
+    versions: tuple[int, int]
+    auth: Auth = Auth()
+
+
+class Greeted(Message, tag=41):
+    """The master took the operator in."""
+
+    version: int
+    master_id: str = ""
+
+
+class Query(Message, tag=42):
+    """Ask for a listing or an explanation. Answered by Answer.
+
+    `kind` is one of `cluster`, `agents`, `frameworks`, `tasks`, `explain`, `story`; `args` narrows
+    it down, see `master/queries.py`.
+    """
+
+    request_id: int
+    kind: str
+    args: dict[str, Any] = {}
+
+
+class Answer(Message, tag=43):
+    """Rows of a listing. `total` counts all that match, also those beyond the limit."""
+
+    request_id: int
+    rows: tuple[dict[str, Any], ...]
+    total: int = 0
+
+
+class Drain(Message, tag=44):
+    """Give the agent no new tasks and move its tasks away, or with `undo` let it work again."""
+
+    request_id: int
+    agent_id: AgentId
+    undo: bool = False
+
+
+class Forget(Message, tag=45):
+    """The operator declares an agent gone for good: its tasks are lost now, whatever their policy."""
+
+    request_id: int
+    agent_id: AgentId
+
+
+# --- anyone -----------------------------------------------------------------------------------
+
+
+class Done(Message, tag=50):
+    """The request was carried out."""
+
+    request_id: int
+
+
+class Failed(Message, tag=51):
+    """The request was not carried out, and why."""
+
+    request_id: int
+    code: str
+    message: str
+
+
+class Refused(Message, tag=52):
+    """The session is over, and why. Retrying unchanged helps only for the codes that say so."""
+
+    code: str
+    message: str
+
+
+AnyMessage = (
+    Register
+    | Registered
+    | Heartbeat
+    | HeartbeatAck
+    | Inventory
+    | StatusUpdate
+    | Acknowledge
+    | Launch
+    | Kill
+    | BlobGet
+    | BlobData
+    | BlobOffer
+    | BlobState
+    | LogGet
+    | LogData
+    | Subscribe
+    | Subscribed
+    | Submit
+    | Submitted
+    | KillTasks
+    | TaskUpdate
+    | TaskAcknowledge
+    | Reconcile
+    | Reconciled
+    | Offers
+    | Accept
+    | Decline
+    | Revive
+    | Suppress
+    | Rescind
+    | Unsubscribe
+    | Greet
+    | Greeted
+    | Query
+    | Answer
+    | Drain
+    | Forget
+    | Done
+    | Failed
+    | Refused
+)
+
+RETRYABLE_REFUSALS: Final = frozenset(
+    {RefusalCode.SLOW, RefusalCode.SHUTDOWN, RefusalCode.INTERNAL, RefusalCode.LIMIT}
+)
+"""Refusals after which coming back later, unchanged, makes sense."""
+
+
+def negotiate(versions: tuple[int, int]) -> int | None:
+    """Return the newest protocol version both sides speak, or None."""
+    newest = min(versions[1], PROTOCOL_VERSION)
+    return newest if newest >= max(versions[0], OLDEST_PROTOCOL_VERSION) else None

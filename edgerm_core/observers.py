@@ -1,0 +1,28 @@
+"""Observers: told of every change on the master after it is durable. They cannot change anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+"""One row of `edgerm ps --json`, `agents --json` or `frameworks --json`: plain values only."""
+
+
+class Observer:
+    """Override what you want to hear of. Called on the master's event loop: return fast.
+
+    An observer that raises is named in the log and is not called again.
+    """
+
+    def task_changed(self, task: Row) -> None:
+        """A task entered a state (`task["state"]`, `task["reason"]`) or was submitted."""
+
+    def agent_changed(self, agent: Row) -> None:
+        """An agent came, went, or changed its state."""
+
+    def framework_changed(self, framework: Row) -> None:
+        """A framework came, went, or changed its state."""
+
+    def close(self) -> None:
+        """The master ends. Idempotent."""

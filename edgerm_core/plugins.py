@@ -1,0 +1,235 @@
+"""Finds the installed plugins, loads those the config wants, and keeps the broken ones from harm.
+
+Core's built-ins are plugins too: they come first, through the same hooks. A plugin that cannot be
+imported, has a hook with wrong arguments, or was written for another interface version is disabled
+and named with its problem in `edgerm plugins`; the daemon goes on without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import pluggy
+
+from edgerm_core import __version__, hookspecs
+from edgerm_core.config import Config
+from edgerm_core.errors import ConfigError, PluginError
+from edgerm_core.interfaces import API_VERSION, Provider, Transport
+
+log = logging.getLogger(__name__)
+
+BUILTINS: Final = {
+    "memory": "edgerm_core.builtin.memory_transport",
+    "sqlite": "edgerm_core.builtin.sqlite_store",
+    "first-fit": "edgerm_core.builtin.first_fit",
+    "static-devices": "edgerm_core.builtin.static_devices",
+    "event-log": "edgerm_core.builtin.event_log",
+}
+"""Plugin name to module. Each is one file that uses the hooks like any other plugin."""
+
+KNOWN: Final = {
+    ("transport", "ws"): "edgerm-transport-ws",
+    ("transport", "wss"): "edgerm-transport-ws",
+    ("transport", "coap"): "edgerm-transport-coap",
+    ("executor", "process"): "edgerm-executor-process",
+    ("executor", "wasm"): "edgerm-executor-wasm",
+    ("executor", "docker"): "edgerm-executor-docker",
+    ("scheduler", "drf"): "edgerm-scheduler-drf",
+    ("command", "demo"): "edgerm-demo",
+}
+"""What is not installed but asked for can be named: kind and name to distribution."""
+
+HOOK_OF_KIND: Final = {
+    "transport": "transports",
+    "store": "stores",
+    "scheduler": "schedulers",
+    "observer": "observers",
+    "executor": "executors",
+    "device_driver": "device_drivers",
+}
+
+
+class PluginInfo(msgspec.Struct, frozen=True):
+    """One line of `edgerm plugins`.
+
+    Attributes:
+        name: the entry point's name.
+        distribution, version: where it comes from.
+        provides: `kind name` of each provider, such as `executor wasm`.
+        status: `loaded`, `disabled` (by config) or `broken`.
+        problem: why it is broken.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    provides: tuple[str, ...] = ()
+    status: str = "loaded"
+    problem: str = ""
+
+
+class Plugins:
+    """The loaded plugins. Make one with `load_plugins`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.infos: list[PluginInfo] = []
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._providers: dict[tuple[str, str], Provider[Any]] = {}
+        self._transports: dict[str, Transport] = {}
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of all providers of a kind, in the order in which they were loaded."""
+        return [name for provider_kind, name in self._providers if provider_kind == kind]
+
+    def provider(self, kind: str, name: str) -> Provider[Any]:
+        """Return a provider.
+
+        Raises:
+            PluginError: if it is not installed or not loaded, with what to do about it.
+        """
+        found = self._providers.get((kind, name))
+        if found is None:
+            raise PluginError(name, self._absence(kind, name))
+        return found
+
+    def create(self, kind: str, name: str) -> Any:
+        """Create what the plugin provides, from its config section.
+
+        Raises:
+            PluginError: if it is not installed, or the factory fails.
+            ConfigError: if its section is wrong.
+        """
+        provider = self.provider(kind, name)
+        section = None
+        if provider.config_type is not None:
+            section = self.config.section(kind, name, provider.config_type)
+        try:
+            return provider.create(section)
+        except (PluginError, ConfigError):
+            raise
+        except Exception as error:
+            raise PluginError(name, f"{kind} cannot be created: {type(error).__name__}: {error}") from error
+
+    def transport_for(self, url: str) -> Transport:
+        """Return the transport that speaks `url`'s scheme; created once.
+
+        Raises:
+            PluginError: if none is installed, naming the distribution to install.
+            ConfigError: if the URL has no scheme or the plugin's section is wrong.
+        """
+        scheme, colon, _ = url.partition("://")
+        if not colon:
+            raise ConfigError(url, "is not a URL: expected something like ws://127.0.0.1:7070")
+        for kind, name in list(self._providers):
+            provider = self._providers[kind, name]
+            if kind == "transport" and scheme in provider.schemes:
+                if name not in self._transports:
+                    self._transports[name] = self.create("transport", name)
+                return self._transports[name]
+        raise PluginError(scheme, self._absence("transport", scheme))
+
+    def commands(self) -> Iterator[Any]:
+        """Yield the click commands that plugins add."""
+        for implementation in self._manager.hook.commands.get_hookimpls():
+            try:
+                yield from implementation.function()
+            except Exception as error:
+                self._break(implementation.plugin_name, error)
+
+    def _absence(self, kind: str, name: str) -> str:
+        for info in self.infos:
+            if info.status == "broken" and name in info.name:
+                return f"{kind} {name!r} is installed but broken: {info.problem}"
+            if info.status == "disabled" and name in info.name:
+                return f"{kind} {name!r} is installed but disabled by the config's [plugins] section"
+        distribution = KNOWN.get((kind, name))
+        there = ", ".join(sorted(self.names(kind))) or "none"
+        what = f"no {kind} {name!r} is installed (installed: {there})"
+        return f"{what}; install it with: pip install {distribution}" if distribution else what
+
+    def _break(self, name: str, error: BaseException | str) -> None:
+        problem = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        log.error("plugin %s is disabled: %s", name, problem)
+        for index, info in enumerate(self.infos):
+            if info.name == name:
+                self.infos[index] = msgspec.structs.replace(info, status="broken", problem=problem)
+
+    def add(self, plugin: object, name: str, distribution: str, version: str) -> None:
+        """Register one plugin object; a broken one is noted and left out."""
+        self.infos.append(PluginInfo(name, distribution, version))
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except Exception as error:
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            self._break(name, error)
+            return
+        provided: list[str] = []
+        for kind, hook in HOOK_OF_KIND.items():
+            implementation = getattr(plugin, hook, None)
+            if implementation is None:
+                continue
+            try:
+                for provider in implementation():
+                    self._add_provider(kind, provider)
+                    provided.append(f"{kind} {provider.name}")
+            except Exception as error:
+                self._manager.unregister(name=name)
+                self._break(name, error)
+                return
+        if getattr(plugin, "commands", None) is not None:
+            provided.append("commands")
+        self.infos[-1] = msgspec.structs.replace(self.infos[-1], provides=tuple(provided))
+
+    def _add_provider(self, kind: str, provider: Any) -> None:
+        if not isinstance(provider, Provider):
+            raise TypeError(f"hook {HOOK_OF_KIND[kind]} returned {provider!r}, expected a Provider")
+        if provider.api_version != API_VERSION:
+            raise TypeError(
+                f"{kind} {provider.name} was written for interface version {provider.api_version}, "
+                f"this edgerm-core {__version__} has version {API_VERSION}: install matching versions"
+            )
+        if (kind, provider.name) in self._providers:
+            raise ValueError(f"{kind} {provider.name!r} is already provided by another plugin")
+        self._providers[kind, provider.name] = provider
+
+
+def load_plugins(config: Config) -> Plugins:
+    """Load the built-ins and the installed plugins that the config wants."""
+    plugins = Plugins(config)
+    for name, module in BUILTINS.items():
+        plugins.add(importlib.import_module(module), name, "edgerm-core", __version__)
+    seen = set(BUILTINS)
+    enabled = config.plugins.enable
+    for entry in sorted(
+        importlib.metadata.entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name
+    ):
+        if entry.name in seen:
+            continue
+        seen.add(entry.name)
+        distribution = entry.dist.name if entry.dist else "?"
+        version = entry.dist.version if entry.dist else "?"
+        wanted = entry.name in enabled if enabled is not None else True
+        if not wanted or entry.name in config.plugins.disable:
+            plugins.infos.append(PluginInfo(entry.name, distribution, version, status="disabled"))
+            continue
+        try:
+            plugin = entry.load()
+        except Exception as error:
+            plugins.infos.append(PluginInfo(entry.name, distribution, version))
+            plugins._break(entry.name, error)
+            continue
+        plugins.add(plugin, entry.name, distribution, version)
+    for name in enabled or ():
+        if name not in seen:
+            plugins.infos.append(PluginInfo(name, "?", "?"))
+            plugins._break(name, "named in [plugins] enable, but not installed")
+    return plugins

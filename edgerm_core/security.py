@@ -1,0 +1,43 @@
+"""Safe by default: off loopback nothing runs unauthenticated by accident."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from edgerm_core.errors import ConfigError
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether `url` can only be reached from, or only reaches, this machine.
+
+    `memory://` always is. A name other than `localhost` is not, whatever it resolves to today.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(url: str, insecure: bool, section: str, what: str) -> None:
+    """Refuse `url` off loopback unless the config said so in so many words.
+
+    Parameters:
+        section: config section that may allow it, `master` or `agent`.
+        what: what is about to happen, such as `listen on`.
+
+    Raises:
+        ConfigError: with the key to set, and what it means.
+    """
+    if not insecure and not is_loopback(url):
+        raise ConfigError(
+            f"{section}.insecure",
+            f"refusing to {what} {url}: peers are not authenticated, so anyone who reaches it could "
+            f"run tasks; set insecure = true in [{section}] if the network itself is trusted",
+        )
