@@ -39,7 +39,9 @@ class Constraint(msgspec.Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.attribute) or len(self.value) > MAX_VALUE_CHARS:
-            raise SpecError(f"constraint on {self.attribute[:64]!r}: not an attribute name, or value too long")
+            raise SpecError(
+                f"constraint on {self.attribute[:64]!r}: not an attribute name, or value too long"
+            )
 
     def __str__(self) -> str:
         if self.operator in ("exists", "not exists"):

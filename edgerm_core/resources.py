@@ -187,15 +187,11 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
                 milli = parse_scalar(name, value)
                 if milli:
                     scalars[name] = scalars.get(name, 0) + milli
-        return cls(
-            scalars, {k: v for k, v in ranges.items() if v}, {k: v for k, v in sets.items() if v}
-        )
+        return cls(scalars, {k: v for k, v in ranges.items() if v}, {k: v for k, v in sets.items() if v})
 
     def __str__(self) -> str:
         parts = [f"{k}:{format_milli(v)}" for k, v in self.scalars.items()]
-        parts += [
-            f"{k}:[{','.join(f'{low}-{high}' for low, high in v)}]" for k, v in self.ranges.items()
-        ]
+        parts += [f"{k}:[{','.join(f'{low}-{high}' for low, high in v)}]" for k, v in self.ranges.items()]
         parts += [f"{k}:{{{','.join(sorted(v))}}}" for k, v in self.sets.items()]
         parts += [f"device/{k}:{v}" for k, v in self.devices.items()]
         return ";".join(sorted(parts))
@@ -401,9 +397,7 @@ class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
         Resources(self.quantities, self.ranges, self.sets)
 
     @classmethod
-    def parse(
-        cls, text: str | Mapping[str, object], devices: Iterable[DeviceRequest] = ()
-    ) -> Self:
+    def parse(cls, text: str | Mapping[str, object], devices: Iterable[DeviceRequest] = ()) -> Self:
         """Read the same text as `Resources.parse`.
 
         Raises:

@@ -1,0 +1,1 @@
+"""The `edgerm` command: one file per command group."""

@@ -1,0 +1,1 @@
+"""The SDK a framework uses, async and blocking."""

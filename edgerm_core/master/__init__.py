@@ -1,0 +1,1 @@
+"""The master: a state machine without I/O, and the runner around it."""

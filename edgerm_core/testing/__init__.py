@@ -1,0 +1,1 @@
+"""For tests of edgerm and of its plugins; ships with core, needs pytest."""

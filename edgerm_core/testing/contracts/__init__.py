@@ -1,0 +1,1 @@
+"""One suite per hook kind, run over every implementation, ours and yours."""

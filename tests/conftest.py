@@ -1,0 +1,9 @@
+"""Settings shared by all tests."""
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """edgerm's daemons run on asyncio: websockets and wasmtime's callers need it."""
+    return "asyncio"
