@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from edgerm_core.attributes import Attributes
-from edgerm_core.ids import AgentId
+from edgerm_core.errors import SpecError
+from edgerm_core.ids import NAME_PATTERN, AgentId
 from edgerm_core.resources import Device, Resources
+from edgerm_core.values import NOT_PLAIN, Word, is_plain
 
 
 class AgentState(enum.IntEnum):
@@ -24,7 +26,7 @@ class AgentState(enum.IntEnum):
     UNREACHABLE = 4
     """Missed its lease. Its tasks are UNREACHABLE with it."""
     GONE = 5
-    """Declared gone by the operator or forgotten after `RETAIN_AGENT_S`. Final; the id may register anew."""
+    """Declared gone by the operator or forgotten after `RETAIN_AGENT_S`. Final; its id may come anew."""
 
 
 _S = AgentState
@@ -50,12 +52,16 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True):
         attributes: facts for constraints; the agent publishes them as `executor.<name>.<key>`.
     """
 
-    name: str
+    name: Word
     version: str = ""
     healthy: bool = True
     problem: str = ""
     capabilities: dict[str, bool] = {}
     attributes: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not is_plain(self.attributes):
+            raise SpecError(f"attributes of executor {self.name}: {NOT_PLAIN}")
 
 
 class AgentInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -70,8 +76,8 @@ class AgentInfo(msgspec.Struct, frozen=True, array_like=True):
         executors: fingerprints of its executors.
     """
 
-    id: AgentId
-    name: str = ""
+    id: Annotated[AgentId, msgspec.Meta(pattern=rf"\A{NAME_PATTERN}\Z")]
+    name: Annotated[str, msgspec.Meta(max_length=255)] = ""
     totals: Resources = Resources()
     attributes: Attributes = {}
     devices: tuple[Device, ...] = ()

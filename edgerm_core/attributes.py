@@ -17,8 +17,9 @@ from typing import Final, Literal
 import msgspec
 
 from edgerm_core.errors import SpecError
+from edgerm_core.values import Finite, Integer
 
-AttributeValue = str | int | float | bool
+AttributeValue = str | Integer | Finite | bool
 Attributes = dict[str, AttributeValue]
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in", "like", "exists", "not exists"]

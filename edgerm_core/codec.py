@@ -1,14 +1,15 @@
 """Messages to bytes and back. A batch is a CBOR sequence (RFC 8742) of messages (RFC 8949).
 
-Decoding trusts nothing: size, nesting and count are limited before any message is built, msgspec
-checks every field's type, and constructors check ranges. Whatever is wrong becomes `DecodeError`.
+Decoding trusts nothing: size, nesting and count are limited before any message is built, CBOR tags are
+refused, msgspec checks every field's type and range, and constructors check what belongs together.
+Whatever is wrong becomes `DecodeError`.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import cbor2
 import msgspec
@@ -40,6 +41,21 @@ def _shape(message_type: type[Message]) -> tuple[int, tuple[Any, ...]]:
     tag = message_type.__struct_config__.tag
     assert isinstance(tag, int)
     return tag, tuple(defaults)
+
+
+def _refuse_tag(_value: object, _immutable: bool) -> NoReturn:
+    raise DecodeError("not a message: it holds a CBOR tag, and this protocol has none")
+
+
+# fmt: off
+_BUILTIN_TAGS: Final = (
+    0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799,
+)
+# fmt: on
+"""Tags that cbor2 would turn into dates, regular expressions, shared references and the like. A peer
+could make those cost far more than their bytes; tags it does not know go to its `tag_hook`."""
+
+_TAG_DECODERS: Final = dict.fromkeys(_BUILTIN_TAGS, _refuse_tag)
 
 
 class _Frame(msgspec.Struct, array_like=True):
@@ -83,7 +99,14 @@ def decode_batch(data: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> list[AnyMes
     # many times faster than item by item. A break code inside the data would end that array early;
     # then what stands behind it is not our end mark.
     try:
-        raw, end = cbor2.loads(b"\x82\x9f" + data + b"\xff" + _END_MARK, max_depth=MAX_NESTING)
+        raw, end = cbor2.loads(
+            b"\x82\x9f" + data + b"\xff" + _END_MARK,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_TAG_DECODERS,
+            max_depth=MAX_NESTING,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
         if end != _END:
             raise DecodeError("not a message: break code outside an array")
         if len(raw) > MAX_BATCH_MESSAGES:
@@ -91,8 +114,12 @@ def decode_batch(data: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> list[AnyMes
         return msgspec.convert([raw], _Frame).messages
     except DecodeError:
         raise
-    except (cbor2.CBORError, msgspec.ValidationError, EdgermError) as error:
+    except msgspec.ValidationError as error:
+        # `$[0]` is the frame that we wrapped around; what follows counts messages, then elements.
+        raise DecodeError(f"not a message: {str(error).replace('`$[0]', '`$', 1)}") from error
+    except cbor2.CBORError as error:
+        if isinstance(error.__cause__, DecodeError):
+            raise error.__cause__ from None
         raise DecodeError(f"not a message: {error}") from error
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        # cbor2's decoders of dates, decimals and the like raise what their libraries raise.
-        raise DecodeError(f"not a message: {type(error).__name__}: {error}") from error
+    except EdgermError as error:
+        raise DecodeError(f"not a message: {error}") from error

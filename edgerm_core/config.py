@@ -194,14 +194,43 @@ def parse_config(text: str, where: str = "config") -> Config:
 
 
 _AT = re.compile(r" - at `(?:key in )?\$(.*)`$")
+_TYPES = re.compile(r"`([a-z]+(?: \| [a-z]+)*)`")
+_TOML_WORDS: Final = {
+    "object": "a table",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
+
+
+def explain_validation(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Return the key's path, such as `master.listen[0]`, and what is wrong, in TOML's words."""
+    message = str(error)
+    match = _AT.search(message)
+    path = match[1].lstrip(".").replace("[...]", ".*") if match else ""
+    message = _AT.sub("", message)
+    for theirs, ours in {
+        "Object contains unknown field": "unknown key",
+        "Object missing required field": "missing key",
+        "Invalid enum value": "not a valid choice:",
+    }.items():
+        if message.startswith(theirs):
+            return path, message.replace(theirs, ours)
+    return path, _TYPES.sub(_in_words, message).replace("Expected", "expected", 1)
+
+
+def _in_words(match: re.Match[str]) -> str:
+    names = [name for name in match[1].split(" | ") if name != "null"]
+    if "float" in names and "int" in names:
+        names.remove("int")
+    return " or ".join(_TOML_WORDS.get(name, name) for name in names)
 
 
 def _convert(raw: Any, wanted: type[T], where: str) -> T:
     try:
         return msgspec.convert(raw, wanted)
     except msgspec.ValidationError as error:
-        match = _AT.search(str(error))
-        path = match[1].lstrip(".") if match else ""
-        problem = _AT.sub("", str(error))
-        problem = problem.replace("Object contains unknown field", "unknown key")
+        path, problem = explain_validation(error)
         raise ConfigError(f"{where}: {path}" if path else where, problem) from error

@@ -10,6 +10,9 @@ EdgermError
         DecodeError        the bytes are not a message
         VersionError       no protocol version in common
     RefusedError           the peer refused us for good: retrying unchanged cannot help
+    RequestFailed          the master did not carry out one request: its code says why
+    OfferGone              an offer was rescinded or answered before: wait for the next one
+    TaskFailed             a task ended in another way than FINISHED
     TransportError         the network's fault: retrying later may help
         ConnectionClosed   the connection ended, by either side
     ExecutorError          a task could not be started or followed
@@ -119,6 +122,48 @@ class RefusedError(EdgermError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RequestFailed(EdgermError):
+    """The master did not carry out one request; the session goes on.
+
+    Attributes:
+        code: machine-readable reason, one of `messages.RefusalCode` or a later one.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OfferGone(EdgermError):
+    """An offer was rescinded, has expired or was answered before."""
+
+
+class TaskFailed(EdgermError):
+    """A task ended in another way than FINISHED.
+
+    Attributes:
+        task: its id and name, such as `t17 (hello)`.
+        state: name of the state it ended in, such as `FAILED`.
+        reason: machine-readable reason.
+        message: what the agent or the master said about it; may be empty.
+    """
+
+    def __init__(self, task: str, state: str, reason: str, message: str = "") -> None:
+        super().__init__(task, state, reason, message)
+        self.task = task
+        self.state = state
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        detail = f": {self.message}" if self.message else ""
+        return f"task {self.task} {self.state} ({self.reason}){detail}"
 
 
 class TransportError(EdgermError):

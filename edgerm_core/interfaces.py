@@ -18,8 +18,8 @@ import msgspec
 from edgerm_core.agents import Fingerprint
 from edgerm_core.attributes import Attributes
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
-from edgerm_core.resources import Device, ResourceRequest, Resources
-from edgerm_core.tasks import ExitResult, Implementation, Preference, TaskSpec, Volume
+from edgerm_core.resources import Device, Resources
+from edgerm_core.tasks import ExitResult, Implementation, TaskSpec, Volume
 
 API_VERSION: Final = 1
 """Of this file. A plugin built for another one is disabled with a sentence that says so."""
@@ -164,8 +164,10 @@ class TaskLaunch(msgspec.Struct, frozen=True):
             has none. `implementation.blob` is its SHA-256.
         resources: what was granted.
         env: complete: the spec's variables and core's `EDGERM_*`.
-        volumes: spec's volumes with the host directories that core made for them.
+        volumes: spec's volumes with the host directories that core made for them, and the mounts of
+            its devices.
         kill_grace_s: from the spec.
+        device_nodes: paths in /dev that belong to the devices it was granted.
     """
 
     task_id: TaskId
@@ -178,6 +180,7 @@ class TaskLaunch(msgspec.Struct, frozen=True):
     env: dict[str, str]
     volumes: tuple[tuple[Volume, Path], ...] = ()
     kill_grace_s: float = 5.0
+    device_nodes: tuple[str, ...] = ()
 
 
 class Sandbox(Protocol):
@@ -364,7 +367,7 @@ class FrameworkView(Protocol):
 
     @property
     def pending(self) -> Iterable[TaskView]:
-        """Its tasks that wait for a placement now, oldest first. Cheap to iterate in part."""
+        """Its tasks that wait for a placement now, longest waiting first. Cheap to iterate in part."""
         ...
 
     @property
@@ -601,9 +604,7 @@ __all__ = [
     "Listener",
     "OfferProposal",
     "Placement",
-    "Preference",
     "Provider",
-    "ResourceRequest",
     "Sandbox",
     "Scheduler",
     "Snapshot",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-
 from typing import TypeVar
 
 from edgerm_core.errors import TransitionError

@@ -5,22 +5,27 @@ a file to half the ring's size, then starts the next and removes all but the las
 holds between half and all of its size and plain `cat` can read it. Offsets count from the task's
 first byte and never start again, so a reader that comes late knows how much it missed.
 
-One writer; any number of readers, in the same or in other processes. Only the standard library is
-needed, since a process that outlives the agent writes them too.
+One writer; any number of readers, in the same or in other processes. Only `os` and `io` are imported
+when the file runs: a small process that outlives the agent writes the rings too, and on a
+gateway every megabyte that `pathlib` and `typing` would cost it counts.
 """
 
+# ruff: noqa: PTH103, PTH108, PTH116, PTH118, PTH208
 from __future__ import annotations
 
+import io
 import os
-from pathlib import Path
-from typing import IO, Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 STDOUT: Final = "stdout"
 STDERR: Final = "stderr"
 
 
-def _segments(directory: Path, stream: str) -> list[tuple[int, Path]]:
-    found: list[tuple[int, Path]] = []
+def _segments(directory: str, stream: str) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -28,7 +33,7 @@ def _segments(directory: Path, stream: str) -> list[tuple[int, Path]]:
     for name in names:
         base, _, digits = name.rpartition(".")
         if base == stream and digits.isdigit():
-            found.append((int(digits), directory / name))
+            found.append((int(digits), os.path.join(directory, name)))
     return sorted(found)
 
 
@@ -41,12 +46,12 @@ class LogWriter:
         limit_bytes: size of the ring.
     """
 
-    def __init__(self, directory: Path, stream: str, limit_bytes: int) -> None:
+    def __init__(self, directory: str | os.PathLike[str], stream: str, limit_bytes: int) -> None:
         assert limit_bytes >= 2
-        self._directory = directory
+        self._directory = os.fspath(directory)
         self._stream = stream
         self._segment_bytes = limit_bytes // 2
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None
         self._start = 0
         self._size = 0
 
@@ -62,27 +67,30 @@ class LogWriter:
                 self._next_segment()
             assert self._file is not None
             piece = view[: self._segment_bytes - self._size]
-            self._file.write(piece)
-            self._size += len(piece)
-            view = view[len(piece) :]
+            written = self._file.write(piece)  # Fewer than asked for where the disk fills up.
+            self._size += written
+            view = view[written:]
 
     def _next_segment(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        os.makedirs(self._directory, exist_ok=True)
         existing = _segments(self._directory, self._stream)
         if self._file is None and existing:
             # Taken up again by another process: go on where the last writer stopped.
             self._start, path = existing[-1]
-            self._size = path.stat().st_size
-            self._file = open(path, "ab", buffering=0)
+            self._size = os.stat(path).st_size
+            self._file = io.FileIO(path, "ab")
             if self._size < self._segment_bytes:
                 return
         self.close()
         self._start += self._size
         self._size = 0
-        path = self._directory / f"{self._stream}.{self._start:020d}"
-        self._file = open(path, "ab", buffering=0)
+        path = os.path.join(self._directory, f"{self._stream}.{self._start:020d}")
+        self._file = io.FileIO(path, "ab")
         for _, old in _segments(self._directory, self._stream)[:-2]:
-            old.unlink(missing_ok=True)
+            try:
+                os.unlink(old)
+            except FileNotFoundError:
+                pass
 
     def close(self) -> None:
         """Close the file. Idempotent; a later write opens it again."""
@@ -94,8 +102,8 @@ class LogWriter:
 class LogReader:
     """Reads the ring of one stream while it is written or long after."""
 
-    def __init__(self, directory: Path, stream: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: str | os.PathLike[str], stream: str) -> None:
+        self._directory = os.fspath(directory)
         self._stream = stream
 
     def bounds(self) -> tuple[int, int]:
@@ -105,7 +113,7 @@ class LogReader:
             return 0, 0
         last_start, last_path = segments[-1]
         try:
-            return segments[0][0], last_start + last_path.stat().st_size
+            return segments[0][0], last_start + os.stat(last_path).st_size
         except FileNotFoundError:
             return last_start, last_start
 

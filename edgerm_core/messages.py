@@ -26,22 +26,43 @@ again without harm: submits carry a key, updates a number, orders an attempt.
 from __future__ import annotations
 
 import enum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.attributes import Attributes
+from edgerm_core.errors import SpecError
 from edgerm_core.frameworks import FrameworkInfo
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, OfferId, TaskId
+from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.offers import Offer
 from edgerm_core.resources import Device, Resources
 from edgerm_core.tasks import File, Implementation, RestartPolicy, TaskSpec, TaskState, Volume
+from edgerm_core.values import (
+    MAX_INTEGER,
+    NOT_PLAIN,
+    Count,
+    Integer,
+    Ordinal,
+    Seconds,
+    UnixSeconds,
+    Word,
+    is_plain,
+)
 
 PROTOCOL_VERSION: Final = 1
 """The newest version this code speaks."""
 
 OLDEST_PROTOCOL_VERSION: Final = 1
+
+
+TaskNumber = Annotated[TaskId, msgspec.Meta(ge=1, le=MAX_INTEGER)]
+OfferNumber = Annotated[OfferId, msgspec.Meta(ge=1, le=MAX_INTEGER)]
+Sha256 = Annotated[BlobId, msgspec.Meta(min_length=32, max_length=32)]
+Versions = tuple[Count, Count]
+Result = Annotated[bytes, msgspec.Meta(max_length=MAX_RESULT_BYTES)]
+"""What the fields below share, with the ranges that msgspec checks while it decodes."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -74,20 +95,20 @@ class RefusalCode(enum.StrEnum):
 class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an agent runs, in its registration: everything it has not had acknowledged as ended."""
 
-    task_id: TaskId
-    attempt: int
+    task_id: TaskNumber
+    attempt: Count
     state: TaskState
-    restarts: int = 0
+    restarts: Count = 0
 
 
 class Auth(msgspec.Struct, frozen=True, array_like=True):
     """Room for authentication. `scheme` names it; `data` is the scheme's own. Empty: none."""
 
-    scheme: str = ""
+    scheme: Word = ""
     data: bytes = b""
 
 
-class Register(Message, tag=1):
+class Register(Message, frozen=True, tag=1):
     """An agent says who it is, what it has and what it runs.
 
     Attributes:
@@ -102,16 +123,16 @@ class Register(Message, tag=1):
         auth: proof of identity.
     """
 
-    versions: tuple[int, int]
+    versions: Versions
     info: AgentInfo
-    boot_id: str
-    incarnation: str
+    boot_id: Word
+    incarnation: Word
     tasks: tuple[TaskReport, ...] = ()
-    max_message_bytes: int = 0
+    max_message_bytes: Count = 0
     auth: Auth = Auth()
 
 
-class Registered(Message, tag=2):
+class Registered(Message, frozen=True, tag=2):
     """The master took the agent in.
 
     Attributes:
@@ -121,24 +142,24 @@ class Registered(Message, tag=2):
         master_id: identity of the master's records; a new one means other books.
     """
 
-    version: int
-    heartbeat_s: float
-    lease_s: float
-    master_id: str = ""
+    version: Count
+    heartbeat_s: Seconds
+    lease_s: Seconds
+    master_id: Word = ""
 
 
-class Heartbeat(Message, tag=3):
+class Heartbeat(Message, frozen=True, tag=3):
     """The agent lives. Everything else it has to say travels beside it in the batch."""
 
 
-class HeartbeatAck(Message, tag=4):
+class HeartbeatAck(Message, frozen=True, tag=4):
     """The master heard it. Fields as in Registered; 0 means unchanged."""
 
-    heartbeat_s: float = 0.0
-    lease_s: float = 0.0
+    heartbeat_s: Seconds = 0.0
+    lease_s: Seconds = 0.0
 
 
-class Inventory(Message, tag=5):
+class Inventory(Message, frozen=True, tag=5):
     """Something an agent has is different now. None: unchanged."""
 
     totals: Resources | None = None
@@ -147,7 +168,7 @@ class Inventory(Message, tag=5):
     executors: tuple[Fingerprint, ...] | None = None
 
 
-class StatusUpdate(Message, tag=6):
+class StatusUpdate(Message, frozen=True, tag=6):
     """What happened to a task. Sent again until acknowledged.
 
     Attributes:
@@ -160,28 +181,28 @@ class StatusUpdate(Message, tag=6):
         at: when, Unix seconds by the agent's clock; only for people.
     """
 
-    task_id: TaskId
-    attempt: int
-    seq: int
+    task_id: TaskNumber
+    attempt: Count
+    seq: Ordinal
     state: TaskState
     reason: str = ""
     message: str = ""
-    restarts: int = 0
-    exit_code: int | None = None
-    signal: int | None = None
-    result: bytes | None = None
-    at: float = 0.0
+    restarts: Count = 0
+    exit_code: Integer | None = None
+    signal: Count | None = None
+    result: Result | None = None
+    at: UnixSeconds = 0.0
 
 
-class Acknowledge(Message, tag=7):
+class Acknowledge(Message, frozen=True, tag=7):
     """Updates of this attempt up to and including `seq` are on the master's disk."""
 
-    task_id: TaskId
-    attempt: int
-    seq: int
+    task_id: TaskNumber
+    attempt: Count
+    seq: Count
 
 
-class Launch(Message, tag=8):
+class Launch(Message, frozen=True, tag=8):
     """Run this. Repeated until the agent reports the attempt; a repeated one changes nothing.
 
     Attributes:
@@ -192,8 +213,8 @@ class Launch(Message, tag=8):
         env, files, volumes, restart, stop_after_s, time_limit_s, kill_grace_s: from the spec.
     """
 
-    task_id: TaskId
-    attempt: int
+    task_id: TaskNumber
+    attempt: Count
     framework_id: FrameworkId
     name: str
     implementation: Implementation
@@ -202,62 +223,62 @@ class Launch(Message, tag=8):
     files: tuple[File, ...] = ()
     volumes: tuple[Volume, ...] = ()
     restart: RestartPolicy = RestartPolicy()
-    stop_after_s: float | None = None
-    time_limit_s: float | None = None
-    kill_grace_s: float = 5.0
-    index: int = 0
+    stop_after_s: Seconds | None = None
+    time_limit_s: Seconds | None = None
+    kill_grace_s: Seconds = 5.0
+    index: Count = 0
 
 
-class Kill(Message, tag=9):
+class Kill(Message, frozen=True, tag=9):
     """Stop this attempt and any older one. Repeated until the agent reports an end.
 
     `reason` becomes the reason of the KILLED status. An agent that knows nothing of the task answers
     with a StatusUpdate KILLED, seq 1.
     """
 
-    task_id: TaskId
-    attempt: int
-    grace_s: float = 5.0
+    task_id: TaskNumber
+    attempt: Count
+    grace_s: Seconds = 5.0
     reason: str = ""
 
 
 # --- blobs ------------------------------------------------------------------------------------
 
 
-class BlobGet(Message, tag=10):
+class BlobGet(Message, frozen=True, tag=10):
     """Send a piece of a blob. Answered by BlobData, or by Failed with `not-found`."""
 
-    request_id: int
-    blob: BlobId
-    offset: int
-    length: int
+    request_id: Count
+    blob: Sha256
+    offset: Count
+    length: Count
 
 
-class BlobData(Message, tag=11):
+class BlobData(Message, frozen=True, tag=11):
     """A piece of a blob, as an answer to BlobGet or as an upload after BlobState."""
 
-    request_id: int
-    blob: BlobId
-    offset: int
-    size: int
+    request_id: Count
+    blob: Sha256
+    offset: Count
+    size: Count
     data: bytes
 
 
-class BlobOffer(Message, tag=12):
+class BlobOffer(Message, frozen=True, tag=12):
     """A framework has this blob. Answered by BlobState."""
 
-    request_id: int
-    blob: BlobId
-    size: int
+    request_id: Count
+    blob: Sha256
+    size: Count
 
 
-class BlobState(Message, tag=13):
+class BlobState(Message, frozen=True, tag=13):
     """How much of the blob the master has. `have == size`: all of it, checked; send nothing."""
 
-    request_id: int
-    blob: BlobId
-    have: int
-    size: int
+    request_id: Count
+    blob: Sha256
+    have: Count
+    size: Count
 
 
 # --- logs -------------------------------------------------------------------------------------
@@ -270,7 +291,7 @@ class LogStream(enum.IntEnum):
     STDERR = 2
 
 
-class LogGet(Message, tag=14):
+class LogGet(Message, frozen=True, tag=14):
     """Read a task's log. The master passes it on to the agent, with a request id of its own.
 
     Attributes:
@@ -281,23 +302,23 @@ class LogGet(Message, tag=14):
         attempt: which attempt; 0: the latest.
     """
 
-    request_id: int
-    task_id: TaskId
+    request_id: Count
+    task_id: TaskNumber
     stream: LogStream
-    offset: int = 0
+    offset: Integer = 0
     follow: bool = False
     cancel: bool = False
-    attempt: int = 0
+    attempt: Count = 0
 
 
-class LogData(Message, tag=15):
+class LogData(Message, frozen=True, tag=15):
     """A piece of a log. `offset` is where it starts; a jump means the ring dropped what lay between.
 
     `end`: nothing will follow. `problem`: why there is nothing (the last piece then).
     """
 
-    request_id: int
-    offset: int
+    request_id: Count
+    offset: Count
     data: bytes = b""
     end: bool = False
     problem: str = ""
@@ -306,23 +327,23 @@ class LogData(Message, tag=15):
 # --- framework and master ---------------------------------------------------------------------
 
 
-class Subscribe(Message, tag=20):
+class Subscribe(Message, frozen=True, tag=20):
     """A framework says who it is. A newer session with the same id replaces the older one."""
 
-    versions: tuple[int, int]
+    versions: Versions
     info: FrameworkInfo
     auth: Auth = Auth()
 
 
-class Subscribed(Message, tag=21):
+class Subscribed(Message, frozen=True, tag=21):
     """The master took the framework in. `known`: it had been here before, its tasks live on."""
 
-    version: int
+    version: Count
     known: bool
-    master_id: str = ""
+    master_id: Word = ""
 
 
-class Submit(Message, tag=22):
+class Submit(Message, frozen=True, tag=22):
     """Run these. All or none, answered by Submitted, or by Failed naming the wrong spec.
 
     Attributes:
@@ -331,188 +352,192 @@ class Submit(Message, tag=22):
         specs: what to run.
     """
 
-    request_id: int
-    keys: tuple[str, ...]
+    request_id: Count
+    keys: tuple[Word, ...]
     specs: tuple[TaskSpec, ...]
 
 
-class Submitted(Message, tag=23):
+class Submitted(Message, frozen=True, tag=23):
     """The tasks are on the master's disk. One tuple per spec, `instances` ids in each."""
 
-    request_id: int
-    task_ids: tuple[tuple[TaskId, ...], ...]
+    request_id: Count
+    task_ids: tuple[tuple[TaskNumber, ...], ...]
 
 
-class KillTasks(Message, tag=24):
+class KillTasks(Message, frozen=True, tag=24):
     """End these tasks. Answered by Done or Failed; killing an ended task changes nothing.
 
     `grace_s` overrides the spec's where it is given.
     """
 
-    request_id: int
-    task_ids: tuple[TaskId, ...]
-    grace_s: float | None = None
+    request_id: Count
+    task_ids: tuple[TaskNumber, ...]
+    grace_s: Seconds | None = None
 
 
-class TaskUpdate(Message, tag=25):
+class TaskUpdate(Message, frozen=True, tag=25):
     """Where a task stands now. `version` grows with every change; older ones may be ignored."""
 
-    task_id: TaskId
-    version: int
+    task_id: TaskNumber
+    version: Count
     state: TaskState
     reason: str = ""
     message: str = ""
-    agent_id: str = ""
-    attempt: int = 0
-    restarts: int = 0
-    exit_code: int | None = None
-    signal: int | None = None
-    result: bytes | None = None
+    agent_id: Word = ""
+    attempt: Count = 0
+    restarts: Count = 0
+    exit_code: Integer | None = None
+    signal: Count | None = None
+    result: Result | None = None
 
 
-class TaskAcknowledge(Message, tag=26):
+class TaskAcknowledge(Message, frozen=True, tag=26):
     """The framework has seen these ends: the master may forget them when it needs room."""
 
-    task_ids: tuple[TaskId, ...]
+    task_ids: tuple[TaskNumber, ...]
 
 
-class Reconcile(Message, tag=27):
+class Reconcile(Message, frozen=True, tag=27):
     """Tell me where these tasks stand; none named: all of mine that have not ended.
 
     Answered by one TaskUpdate each, then Reconciled. A task the master does not know is listed there.
     """
 
-    request_id: int
-    task_ids: tuple[TaskId, ...] = ()
+    request_id: Count
+    task_ids: tuple[TaskNumber, ...] = ()
 
 
-class Reconciled(Message, tag=28):
+class Reconciled(Message, frozen=True, tag=28):
     """All that Reconcile asked for has been sent. `unknown`: task ids the master has no record of."""
 
-    request_id: int
-    unknown: tuple[TaskId, ...] = ()
+    request_id: Count
+    unknown: tuple[TaskNumber, ...] = ()
 
 
-class Offers(Message, tag=29):
+class Offers(Message, frozen=True, tag=29):
     """Resources held for the framework until it answers or they expire."""
 
     offers: tuple[Offer, ...]
 
 
-class Accept(Message, tag=30):
+class Accept(Message, frozen=True, tag=30):
     """Launch these tasks on the offers, which must be of one agent. Answered by Submitted or Failed.
 
     What the tasks leave is given back under a filter of `refuse_s`. The offers are used up either
     way; resources of a failed accept return at once.
     """
 
-    request_id: int
-    offer_ids: tuple[OfferId, ...]
-    keys: tuple[str, ...]
+    request_id: Count
+    offer_ids: tuple[OfferNumber, ...]
+    keys: tuple[Word, ...]
     specs: tuple[TaskSpec, ...]
-    refuse_s: float = 5.0
+    refuse_s: Seconds = 5.0
 
 
-class Decline(Message, tag=31):
+class Decline(Message, frozen=True, tag=31):
     """Give these offers back; do not offer the same or less of that agent for `refuse_s`."""
 
-    offer_ids: tuple[OfferId, ...]
-    refuse_s: float = 5.0
+    offer_ids: tuple[OfferNumber, ...]
+    refuse_s: Seconds = 5.0
 
 
-class Revive(Message, tag=32):
+class Revive(Message, frozen=True, tag=32):
     """Forget my filters and make offers again."""
 
 
-class Suppress(Message, tag=33):
+class Suppress(Message, frozen=True, tag=33):
     """Make no offers until Revive."""
 
 
-class Rescind(Message, tag=34):
+class Rescind(Message, frozen=True, tag=34):
     """These offers are void."""
 
-    offer_ids: tuple[OfferId, ...]
+    offer_ids: tuple[OfferNumber, ...]
 
 
-class Unsubscribe(Message, tag=35):
+class Unsubscribe(Message, frozen=True, tag=35):
     """Tear the framework down: its tasks are killed, its record goes when they have ended."""
 
-    request_id: int
+    request_id: Count
 
 
 # --- operator and master ----------------------------------------------------------------------
 
 
-class Greet(Message, tag=40):
+class Greet(Message, frozen=True, tag=40):
     """An operator's tool says who it is. Answered by Greeted."""
 
-    versions: tuple[int, int]
+    versions: Versions
     auth: Auth = Auth()
 
 
-class Greeted(Message, tag=41):
+class Greeted(Message, frozen=True, tag=41):
     """The master took the operator in."""
 
-    version: int
-    master_id: str = ""
+    version: Count
+    master_id: Word = ""
 
 
-class Query(Message, tag=42):
+class Query(Message, frozen=True, tag=42):
     """Ask for a listing or an explanation. Answered by Answer.
 
     `kind` is one of `cluster`, `agents`, `frameworks`, `tasks`, `explain`, `story`; `args` narrows
     it down, see `master/queries.py`.
     """
 
-    request_id: int
-    kind: str
+    request_id: Count
+    kind: Word
     args: dict[str, Any] = {}
 
+    def __post_init__(self) -> None:
+        if not is_plain(self.args):
+            raise SpecError(f"query {self.kind}: {NOT_PLAIN}")
 
-class Answer(Message, tag=43):
+
+class Answer(Message, frozen=True, tag=43):
     """Rows of a listing. `total` counts all that match, also those beyond the limit."""
 
-    request_id: int
+    request_id: Count
     rows: tuple[dict[str, Any], ...]
-    total: int = 0
+    total: Count = 0
 
 
-class Drain(Message, tag=44):
+class Drain(Message, frozen=True, tag=44):
     """Give the agent no new tasks and move its tasks away, or with `undo` let it work again."""
 
-    request_id: int
+    request_id: Count
     agent_id: AgentId
     undo: bool = False
 
 
-class Forget(Message, tag=45):
+class Forget(Message, frozen=True, tag=45):
     """The operator declares an agent gone for good: its tasks are lost now, whatever their policy."""
 
-    request_id: int
+    request_id: Count
     agent_id: AgentId
 
 
 # --- anyone -----------------------------------------------------------------------------------
 
 
-class Done(Message, tag=50):
+class Done(Message, frozen=True, tag=50):
     """The request was carried out."""
 
-    request_id: int
+    request_id: Count
 
 
-class Failed(Message, tag=51):
+class Failed(Message, frozen=True, tag=51):
     """The request was not carried out, and why."""
 
-    request_id: int
-    code: str
+    request_id: Count
+    code: Word
     message: str
 
 
-class Refused(Message, tag=52):
+class Refused(Message, frozen=True, tag=52):
     """The session is over, and why. Retrying unchanged helps only for the codes that say so."""
 
-    code: str
+    code: Word
     message: str
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from edgerm_core.attributes import Attributes
 from edgerm_core.ids import AgentId, OfferId
 from edgerm_core.resources import Device, Resources
+from edgerm_core.values import Seconds
 
 
 class OfferState(enum.IntEnum):
@@ -45,11 +46,11 @@ class Offer(msgspec.Struct, frozen=True, array_like=True):
         expires_s: seconds until it is rescinded.
     """
 
-    id: OfferId
+    id: Annotated[OfferId, msgspec.Meta(ge=1)]
     agent_id: AgentId
     agent_name: str
     resources: Resources
     attributes: Attributes = {}
     devices: tuple[Device, ...] = ()
     executors: tuple[str, ...] = ()
-    expires_s: float = 0.0
+    expires_s: Seconds = 0.0

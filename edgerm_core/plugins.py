@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, cast
 
 import msgspec
 import pluggy
@@ -139,17 +139,20 @@ class Plugins:
         """Yield the click commands that plugins add."""
         for implementation in self._manager.hook.commands.get_hookimpls():
             try:
-                yield from implementation.function()
+                commands: Iterable[Any] = cast(Any, implementation.function)()
+                yield from commands
             except Exception as error:
                 self._break(implementation.plugin_name, error)
 
     def _absence(self, kind: str, name: str) -> str:
-        for info in self.infos:
-            if info.status == "broken" and name in info.name:
-                return f"{kind} {name!r} is installed but broken: {info.problem}"
-            if info.status == "disabled" and name in info.name:
-                return f"{kind} {name!r} is installed but disabled by the config's [plugins] section"
         distribution = KNOWN.get((kind, name))
+        for info in self.infos:
+            if name not in info.name and info.distribution != distribution:
+                continue
+            if info.status == "broken":
+                return f"{kind} {name!r} is installed but broken: {info.problem}"
+            if info.status == "disabled":
+                return f"{kind} {name!r} is installed but disabled by the config's [plugins] section"
         there = ", ".join(sorted(self.names(kind))) or "none"
         what = f"no {kind} {name!r} is installed (installed: {there})"
         return f"{what}; install it with: pip install {distribution}" if distribution else what
@@ -172,24 +175,24 @@ class Plugins:
                 self._manager.unregister(name=name)
             self._break(name, error)
             return
-        provided: list[str] = []
-        for kind, hook in HOOK_OF_KIND.items():
-            implementation = getattr(plugin, hook, None)
-            if implementation is None:
-                continue
-            try:
-                for provider in implementation():
-                    self._add_provider(kind, provider)
-                    provided.append(f"{kind} {provider.name}")
-            except Exception as error:
-                self._manager.unregister(name=name)
-                self._break(name, error)
-                return
+        providers: list[tuple[str, Provider[Any]]] = []
+        try:
+            for kind, hook in HOOK_OF_KIND.items():
+                implementation = getattr(plugin, hook, None)
+                for provider in implementation() if implementation else ():
+                    self._check_provider(kind, provider, providers)
+                    providers.append((kind, provider))
+        except Exception as error:
+            self._manager.unregister(name=name)
+            self._break(name, error)
+            return
+        self._providers.update({(kind, provider.name): provider for kind, provider in providers})
+        provides = [f"{kind} {provider.name}" for kind, provider in providers]
         if getattr(plugin, "commands", None) is not None:
-            provided.append("commands")
-        self.infos[-1] = msgspec.structs.replace(self.infos[-1], provides=tuple(provided))
+            provides.append("commands")
+        self.infos[-1] = msgspec.structs.replace(self.infos[-1], provides=tuple(provides))
 
-    def _add_provider(self, kind: str, provider: Any) -> None:
+    def _check_provider(self, kind: str, provider: Any, earlier: list[tuple[str, Provider[Any]]]) -> None:
         if not isinstance(provider, Provider):
             raise TypeError(f"hook {HOOK_OF_KIND[kind]} returned {provider!r}, expected a Provider")
         if provider.api_version != API_VERSION:
@@ -197,16 +200,22 @@ class Plugins:
                 f"{kind} {provider.name} was written for interface version {provider.api_version}, "
                 f"this edgerm-core {__version__} has version {API_VERSION}: install matching versions"
             )
-        if (kind, provider.name) in self._providers:
+        taken = any((kind, provider.name) == (other_kind, other.name) for other_kind, other in earlier)
+        if taken or (kind, provider.name) in self._providers:
             raise ValueError(f"{kind} {provider.name!r} is already provided by another plugin")
-        self._providers[kind, provider.name] = provider
 
 
 def load_plugins(config: Config) -> Plugins:
     """Load the built-ins and the installed plugins that the config wants."""
     plugins = Plugins(config)
     for name, module in BUILTINS.items():
-        plugins.add(importlib.import_module(module), name, "edgerm-core", __version__)
+        try:
+            builtin = importlib.import_module(module)
+        except Exception as error:  # Such as a Python that was built without sqlite3.
+            plugins.infos.append(PluginInfo(name, "edgerm-core", __version__))
+            plugins._break(name, error)
+            continue
+        plugins.add(builtin, name, "edgerm-core", __version__)
     seen = set(BUILTINS)
     enabled = config.plugins.enable
     for entry in sorted(

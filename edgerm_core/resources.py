@@ -17,14 +17,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import msgspec
 
-from edgerm_core.attributes import Constraint, satisfies
+from edgerm_core.attributes import Attributes, Constraint, satisfies
 from edgerm_core.errors import ResourceError
+from edgerm_core.values import Count
 
-Ranges = tuple[tuple[int, int], ...]
+Ranges = tuple[tuple[Count, Count], ...]
 """Sorted, disjoint, not adjacent, both ends included."""
 
 UNIT: Final = 1000
@@ -33,7 +34,12 @@ UNIT: Final = 1000
 MAX_MILLI: Final = 10**15
 """Largest scalar, in 1/1000: a trillion. Keeps every sum within 64 bits for other languages."""
 
+MAX_SLOTS: Final = 1_000_000
+"""Tasks that can share one device."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_.]{0,31}")
+
+ResourceName = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z")]
 _MIB_UNITS: Final = {
     "": Decimal(1),
     "kib": Decimal(1) / 1024,
@@ -147,9 +153,9 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
         devices: device id to slots; an exclusive device has one slot, one shared by n has n.
     """
 
-    scalars: dict[str, int] = {}
-    ranges: dict[str, Ranges] = {}
-    sets: dict[str, frozenset[str]] = {}
+    scalars: dict[ResourceName, int] = {}
+    ranges: dict[ResourceName, Ranges] = {}
+    sets: dict[ResourceName, frozenset[str]] = {}
     devices: dict[str, int] = {}
 
     def __post_init__(self) -> None:
@@ -157,7 +163,7 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
             if not 0 < milli <= MAX_MILLI:
                 raise ResourceError(f"{name}: {format_milli(milli)} is out of range")
         for device, slots in self.devices.items():
-            if slots <= 0:
+            if not 0 < slots <= MAX_SLOTS:
                 raise ResourceError(f"device {device}: {slots} slots make no sense")
         for name, ranges in self.ranges.items():
             if not ranges or normal_ranges(ranges) != ranges:
@@ -310,7 +316,8 @@ def _parts(text: str | Mapping[str, object]) -> list[tuple[str, str]]:
     for name, _ in pairs:
         if not _NAME.fullmatch(name):
             raise ResourceError(
-                f"{name[:40]!r} is not a resource name: expected up to 32 lower-case letters, digits, '_', '.'"
+                f"{name[:40]!r} is not a resource name: "
+                f"expected up to 32 lower-case letters, digits, '_', '.'"
             )
     return pairs
 
@@ -371,9 +378,16 @@ class Device(msgspec.Struct, frozen=True, array_like=True):
     id: str
     type: str
     slots: int = 1
-    attributes: dict[str, str | int | float | bool] = {}
+    attributes: Attributes = {}
     channels: dict[str, str] = {}
     healthy: bool = True
+
+    def __post_init__(self) -> None:
+        if not (0 < len(self.id) <= 64 and 0 < len(self.type) <= 64 and 1 <= self.slots <= MAX_SLOTS):
+            raise ResourceError(
+                f"device {self.id[:64]!r} of type {self.type[:64]!r} with {self.slots} slots: expected id "
+                f"and type of 1 to 64 characters, and 1 to {MAX_SLOTS} slots"
+            )
 
 
 class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -387,9 +401,9 @@ class ResourceRequest(msgspec.Struct, frozen=True, array_like=True):
         devices: device instances by type.
     """
 
-    quantities: dict[str, int] = {}
-    ranges: dict[str, Ranges] = {}
-    sets: dict[str, frozenset[str]] = {}
+    quantities: dict[ResourceName, int] = {}
+    ranges: dict[ResourceName, Ranges] = {}
+    sets: dict[ResourceName, frozenset[str]] = {}
     devices: tuple[DeviceRequest, ...] = ()
 
     def __post_init__(self) -> None:
@@ -451,9 +465,8 @@ def grant(
         free: what the agent has left, device slots included.
         devices: the agent's devices by id.
     """
-    if request.scalars_only and not (free.ranges or free.sets):
-        if scalars_fit(request.quantities, free.scalars):
-            return _trusted(request.quantities)
+    if request.scalars_only and scalars_fit(request.quantities, free.scalars):
+        return _trusted(request.quantities)
     short: list[Shortage] = []
     scalars: dict[str, int] = {}
     ranges = dict(request.ranges)

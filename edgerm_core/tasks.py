@@ -24,7 +24,9 @@ import msgspec
 from edgerm_core.attributes import Constraint, Preference
 from edgerm_core.errors import SpecError
 from edgerm_core.ids import BlobId, check_name
+from edgerm_core.limits import MAX_SUBMIT_TASKS
 from edgerm_core.resources import ResourceRequest
+from edgerm_core.values import MAX_DURATION_S, NOT_PLAIN, is_plain
 
 
 class TaskState(enum.IntEnum):
@@ -73,7 +75,7 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     _S.STAGING: frozenset({_S.PENDING, _S.STARTING, _S.RUNNING, _S.KILLING, _S.UNREACHABLE}) | _ENDS,
     _S.STARTING: frozenset({_S.PENDING, _S.STARTING, _S.RUNNING, _S.KILLING, _S.UNREACHABLE}) | _ENDS,
     _S.RUNNING: frozenset({_S.PENDING, _S.STARTING, _S.RUNNING, _S.KILLING, _S.UNREACHABLE}) | _ENDS,
-    _S.KILLING: frozenset({_S.KILLING, _S.UNREACHABLE}) | _ENDS,
+    _S.KILLING: frozenset({_S.KILLING, _S.PENDING, _S.UNREACHABLE}) | _ENDS,
     _S.UNREACHABLE: frozenset({_S.PENDING, _S.STAGING, _S.STARTING, _S.RUNNING, _S.KILLING}) | _ENDS,
     _S.FINISHED: frozenset(),
     _S.FAILED: frozenset(),
@@ -83,7 +85,8 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     _S.GONE: frozenset(),
 }
 """State to the states that may follow. PENDING -> STARTING or RUNNING is the return of an agent whose
-task was already waiting for a replacement: the old run is taken back instead of a second start."""
+task was already waiting for a replacement: the old run is taken back instead of a second start.
+KILLING -> PENDING is a task that is moved away from a draining agent."""
 
 
 class Reason(enum.StrEnum):
@@ -159,6 +162,10 @@ class Implementation(msgspec.Struct, frozen=True, omit_defaults=True):
     blob: BlobId | None = None
     args: tuple[str | int | float, ...] = ()
     options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not is_plain(self.options):
+            raise SpecError(f"options of {self.executor[:64]}: {NOT_PLAIN}")
 
 
 class File(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -315,7 +322,8 @@ MAX_ARGS_BYTES: Final = 128 << 10
 MAX_IMPLEMENTATIONS: Final = 8
 MAX_CONSTRAINTS: Final = 64
 MAX_FILES: Final = 256
-MAX_DURATION_S: Final = 10 * 365 * 86_400.0
+MAX_WEIGHT: Final = 1_000_000
+"""Of a preference; keeps sums of scores exact enough to compare."""
 
 
 def check_spec(spec: TaskSpec) -> None:
@@ -345,8 +353,13 @@ def check_spec(spec: TaskSpec) -> None:
         check_relative_path(volume.path.lstrip("/"), f"task {spec.name}: volume path")
         if volume.name:
             check_name(volume.name, f"task {spec.name}: volume")
-    if spec.instances < 1:
-        raise SpecError(f"task {spec.name}: instances must be 1 or more, not {spec.instances}")
+    for preference in spec.preferences:
+        if not abs(preference.weight) <= MAX_WEIGHT:
+            raise SpecError(f"task {spec.name}: preferences: weight must be -{MAX_WEIGHT} to {MAX_WEIGHT}")
+    if not 1 <= spec.instances <= MAX_SUBMIT_TASKS:
+        raise SpecError(
+            f"task {spec.name}: instances must be 1 to {MAX_SUBMIT_TASKS}, not {spec.instances}"
+        )
     durations: dict[str, float | None] = {
         "time_limit_s": spec.time_limit_s,
         "kill_grace_s": spec.kill_grace_s,

@@ -1,1 +1,1 @@
-"""A plugin for edgerm."""
+"""Weighted Dominant Resource Fairness for edgerm."""

@@ -1,0 +1,253 @@
+"""Waiting for tasks at a terminal: their output as it comes, why they wait, what becomes of Ctrl-C.
+
+Output goes to stdout and stderr as the tasks wrote it; everything else goes to stderr as notes.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import IO, Final
+
+import anyio
+
+from edgerm_core.cli.output import note, one_line
+from edgerm_core.cli.settings import Settings
+from edgerm_core.client.framework import Framework
+from edgerm_core.client.logs import LogPiece, read_logs
+from edgerm_core.client.operator import connect_operator
+from edgerm_core.client.tasks import Task
+from edgerm_core.errors import EdgermError, RequestFailed
+from edgerm_core.ids import format_task_id
+from edgerm_core.messages import LogStream, TaskUpdate
+from edgerm_core.tasks import TaskState
+
+EXPLAIN_AFTER_S: Final = 3.0
+"""A task that waits longer than this for its place gets a note that says why."""
+
+EXPLAIN_EVERY_S: Final = 10.0
+"""And another one this often, if the answer has changed."""
+
+DRAIN_OUTPUT_S: Final = 5.0
+"""How long after the last end the rest of the output may take to arrive."""
+
+FOLLOWED_TASKS: Final = 16
+"""Tasks whose output is followed at once; that of the others comes when one of these has ended. An
+agent follows `MAX_LOG_STREAMS` streams for everybody, and each task has two."""
+
+INTERRUPTED: Final = 130
+
+_RAN: Final = frozenset({TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED, TaskState.FAILED, TaskState.KILLED})
+"""States in which an attempt may have an output."""
+
+
+def exit_code(end: TaskUpdate) -> int:
+    """Return what a shell would say of the end: the task's exit code, 128 + signal, or 0 or 1."""
+    if end.exit_code is not None and (end.exit_code or end.state is TaskState.FINISHED):
+        return end.exit_code
+    if end.signal is not None:
+        return 128 + end.signal
+    return 0 if end.state is TaskState.FINISHED else 1
+
+
+def describe_end(label: str, end: TaskUpdate) -> str:
+    """Return one sentence on an end that is no success, or nothing where the exit code says it all."""
+    if end.state is TaskState.FINISHED:
+        return ""
+    first = end.message.splitlines()[0] if end.message else ""
+    detail = f": {first}" if first else ""
+    return f"{label} {end.state.name} ({end.reason}){detail}"
+
+
+class Printer:
+    """Writes the pieces of one task's output, each byte once; with a prefix, in whole lines.
+
+    Parameters:
+        prefix: put in front of each line; empty: bytes pass as they are.
+        stdout, stderr: where to; binary.
+    """
+
+    def __init__(self, prefix: str, stdout: IO[bytes], stderr: IO[bytes]) -> None:
+        self._prefix = prefix.encode()
+        self._files = {LogStream.STDOUT: stdout, LogStream.STDERR: stderr}
+        self._partial = {LogStream.STDOUT: b"", LogStream.STDERR: b""}
+        self._shown = {LogStream.STDOUT: 0, LogStream.STDERR: 0}
+
+    def begin_attempt(self) -> None:
+        """A new attempt writes its output from the first byte again."""
+        self.end()
+        self._shown = dict.fromkeys(self._shown, 0)
+
+    def show(self, piece: LogPiece) -> None:
+        """Write what is new in the piece."""
+        shown = self._shown[piece.stream]
+        fresh = bytes(piece)[max(0, shown - piece.offset) :]
+        self._shown[piece.stream] = max(shown, piece.offset + len(piece))
+        if fresh:
+            self._write(piece.stream, fresh)
+
+    def show_result(self, result: bytes) -> None:
+        """Write a result value to stdout, with a newline behind it."""
+        self.end()
+        self._write(LogStream.STDOUT, result if result.endswith(b"\n") else result + b"\n")
+
+    def end(self) -> None:
+        """Write the last line of each stream, should it lack its newline."""
+        for stream, partial in self._partial.items():
+            if partial:
+                self._write(stream, b"\n")
+
+    def _write(self, stream: LogStream, data: bytes) -> None:
+        file = self._files[stream]
+        if self._prefix:
+            *lines, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
+            data = b"".join(self._prefix + line + b"\n" for line in lines)
+        file.write(data)
+        file.flush()
+
+
+class Watch:
+    """Follows tasks of one framework until all have ended.
+
+    Parameters:
+        output: whether to show what the tasks print.
+    """
+
+    def __init__(
+        self, settings: Settings, framework: Framework, tasks: Sequence[Task], *, output: bool
+    ) -> None:
+        self._settings = settings
+        self._framework = framework
+        self._tasks = tasks
+        self._output = output
+        self._interrupted = False
+        self._followers = anyio.CapacityLimiter(FOLLOWED_TASKS)
+        self._agents: dict[str, str] = {}
+
+    async def run(self) -> int:
+        """Return the exit code: the first in order of the tasks that is not 0, or 130 after Ctrl-C.
+
+        The first Ctrl-C (or SIGTERM, SIGHUP) kills the tasks, a second one leaves at once.
+        """
+        done = anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._take_signals, group.cancel_scope)
+            group.start_soon(self._explain_waiting)
+            with done:
+                async with anyio.create_task_group() as tasks:
+                    for index, task in enumerate(self._tasks):
+                        tasks.start_soon(self._watch, task, index)
+            group.cancel_scope.cancel()
+        if self._interrupted:
+            return INTERRUPTED
+        return next((code for code in (exit_code(task.update) for task in self._tasks) if code), 0)
+
+    # --- one task -----------------------------------------------------------------------------
+
+    async def _watch(self, task: Task, index: int) -> None:
+        many = len(self._tasks) > 1
+        label = f"{task.name}/{index}" if many else format_task_id(task.id)
+        printer = Printer(f"{label}: " if many else "", sys.stdout.buffer, sys.stderr.buffer)
+        async with anyio.create_task_group() as group:
+            if self._output:
+                group.start_soon(self._follow, task, label, printer)
+            await self._narrate(task, label)
+            group.cancel_scope.deadline = anyio.current_time() + DRAIN_OUTPUT_S
+        if self._output and group.cancel_scope.cancelled_caught:
+            note(f"{label}: the rest of its output has not come; try: edgerm logs {format_task_id(task.id)}")
+        printer.end()
+        if self._output and task.update.result is not None:
+            printer.show_result(task.update.result)
+        sentence = describe_end(f"{format_task_id(task.id)} ({task.name})", task.update)
+        if sentence and not (self._output and task.update.exit_code):
+            note(sentence)
+
+    async def _narrate(self, task: Task, label: str) -> None:
+        """Say where the task goes and what keeps it, until it has ended."""
+        placed: tuple[str, int] = ("", 0)
+        state = TaskState.PENDING
+        async for update in task.changes():
+            if update.agent_id and update.state.on_agent and (update.agent_id, update.attempt) != placed:
+                placed = (update.agent_id, update.attempt)
+                again = f" (attempt {update.attempt})" if update.attempt > 1 else ""
+                note(f"{label} placed on {await self._agent_name(update.agent_id)}{again}")
+            if update.state is TaskState.UNREACHABLE and state is not update.state:
+                note(f"{label} is UNREACHABLE: {update.message or 'its agent is silent'}")
+            if update.state is TaskState.PENDING and state is not update.state:
+                note(f"{label} waits for a place again ({update.reason}): {update.message}".rstrip(" :"))
+            state = update.state
+
+    async def _follow(self, task: Task, label: str, printer: Printer) -> None:
+        async with self._followers:
+            followed = 0
+            async for update in task.changes():
+                if update.attempt == 0 or update.attempt == followed or update.state not in _RAN:
+                    continue
+                if update.attempt != followed:
+                    printer.begin_attempt()
+                try:
+                    async for piece in read_logs(
+                        self._framework.session, task.id, "both", follow=True, attempt=update.attempt
+                    ):
+                        if piece.missed_bytes:
+                            note(f"{label}: {piece.missed_bytes} bytes of its output are no longer kept")
+                        printer.show(piece)
+                    followed = update.attempt
+                except RequestFailed as error:
+                    # Its agent may be away: tried again with the task's next change.
+                    if update.state.terminal:
+                        note(f"{label}: {error}")
+
+    async def _agent_name(self, agent_id: str) -> str:
+        return self._agents.get(agent_id, agent_id)
+
+    # --- all of them --------------------------------------------------------------------------
+
+    async def _explain_waiting(self) -> None:
+        """Say why the first task that waits does so, when it has waited for a while."""
+        said = ""
+        delay_s = EXPLAIN_AFTER_S
+        while True:
+            await anyio.sleep(delay_s)
+            delay_s = EXPLAIN_EVERY_S
+            waiting = [task for task in self._tasks if task.state is TaskState.PENDING]
+            if not waiting:
+                continue
+            sentence = await self._explain(waiting[0])
+            if sentence and sentence != said:
+                said = sentence
+                more = f" (and {len(waiting) - 1} more wait)" if len(waiting) > 1 else ""
+                note(f"{format_task_id(waiting[0].id)} waits{more}: {sentence}")
+
+    async def _explain(self, task: Task) -> str:
+        try:
+            async with connect_operator(
+                self._settings.master_url,
+                insecure=self._settings.insecure,
+                connect_timeout_s=EXPLAIN_AFTER_S,
+                plugins=self._settings.plugins,
+            ) as operator:
+                row = (await operator.query("explain", task=format_task_id(task.id))).rows[0]
+        except EdgermError as error:
+            return one_line(str(error))
+        return str(row["summary"]) if row["state"] == TaskState.PENDING.name else ""
+
+    async def _take_signals(self, everything: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            async for _ in signals:
+                if self._interrupted:
+                    note("leaving; the tasks may go on for a while")
+                    everything.cancel()
+                    return
+                self._interrupted = True
+                live = [task for task in self._tasks if not task.state.terminal]
+                note(f"killing {len(live)} tasks; once more to leave at once")
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._kill, live)
+
+    async def _kill(self, tasks: Sequence[Task]) -> None:
+        try:
+            await self._framework.kill(tasks)
+        except EdgermError as error:
+            note(f"the tasks could not be killed: {error}")

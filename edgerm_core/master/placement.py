@@ -1,0 +1,108 @@
+"""Placement: ask the scheduler, check each of its decisions, carry out those that hold.
+
+Plugins propose, the master disposes. A scheduler that raises, or whose decisions do not fit, costs
+its own effect and nothing else; it can be unfair, it cannot oversubscribe.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from edgerm_core.feasibility import check, choose_implementation
+from edgerm_core.frameworks import FrameworkState
+from edgerm_core.interfaces import Decision, OfferProposal, Placement
+from edgerm_core.master.offers import make_offer
+from edgerm_core.master.state import MasterState
+from edgerm_core.master.tasks import place
+from edgerm_core.master.window import FrameworkWindow, Window
+from edgerm_core.resources import Resources
+
+MAX_ROUNDS = 64
+"""Calls of the scheduler in one go. A scheduler may hand out its decisions in parts; one that never
+comes to an end is cut off here and goes on with the next batch."""
+
+RETRY_S = 1.0
+"""After a scheduler raised, or was cut off, it is asked again after this long."""
+
+
+class Placer:
+    """Runs the scheduler when something changed that could let a task be placed."""
+
+    def __init__(self) -> None:
+        self._complete = True
+
+    def run(self, state: MasterState) -> None:
+        """Ask for decisions until there are no more, and carry out those that hold."""
+        if not (state.agent_changes or state.framework_changes or state.task_changes):
+            return
+        for _ in range(MAX_ROUNDS):
+            decisions = self._ask(state)
+            carried_out = sum(self._dispose(state, decision) for decision in decisions)
+            if not decisions or not carried_out:
+                return
+        self._come_back(state)
+
+    def _ask(self, state: MasterState) -> list[Decision]:
+        window = Window(state, self._complete)
+        state.agent_changes.clear()
+        state.framework_changes.clear()
+        state.task_changes.clear()
+        self._complete = False
+        try:
+            decisions = state.scheduler.schedule(window)
+            return [d for d in decisions if isinstance(d, Placement | OfferProposal)]
+        except Exception as error:
+            # Whatever it knew may be half updated: it starts anew.
+            self._complete = True
+            text = f"the scheduler failed: {type(error).__name__}: {error}; asked again in {RETRY_S:g} s"
+            state.report(logging.ERROR, text)
+            self._come_back(state)
+            return []
+
+    def _come_back(self, state: MasterState) -> None:
+        state.at(state.now + RETRY_S, _wake, None)
+
+    def _dispose(self, state: MasterState, decision: Decision) -> bool:
+        """Carry the decision out if it holds; return whether it did."""
+        if isinstance(decision, Placement):
+            done = self._place(state, decision)
+        else:
+            done = self._offer(state, decision)
+        if not done:
+            state.refused_decisions += 1
+        return done
+
+    def _place(self, state: MasterState, decision: Placement) -> bool:
+        task = state.tasks.get(decision.task_id)
+        agent = state.schedulable.get(decision.agent_id)
+        if task is None or agent is None:
+            return False
+        if task.id not in state.frameworks[task.framework_id].pending:
+            return False
+        granted = check(task.spec, agent)
+        if not isinstance(granted, Resources):
+            # It may have counted on what another decision took: let it look again.
+            state.task_changes.add(task.id)
+            state.agent_changes.add(agent.id)
+            return False
+        implementation = choose_implementation(task.spec, agent.executors)
+        assert implementation is not None, "check() said that it can run here"
+        place(state, task, agent, implementation, granted)
+        return True
+
+    def _offer(self, state: MasterState, decision: OfferProposal) -> bool:
+        framework = state.frameworks.get(decision.framework_id)
+        agent = state.schedulable.get(decision.agent_id)
+        if framework is None or agent is None or not agent.free:
+            return False
+        if framework.state is not FrameworkState.CONNECTED or not FrameworkWindow(framework).wants_offers:
+            return False
+        make_offer(state, framework, agent)
+        return True
+
+
+def _wake(state: MasterState, _key: None) -> None:
+    state.task_changes.update(
+        task_id for framework in state.frameworks.values() for task_id in framework.pending
+    )
+    state.framework_changes.update(state.frameworks)

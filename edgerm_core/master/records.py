@@ -1,0 +1,318 @@
+"""The master's records in memory: one class per noun, data only.
+
+Ids are keys; amounts are exact; what can be derived cheaply is not kept. `#:` comments say what an
+attribute holds and what it goes together with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgerm_core.agents import AgentInfo, AgentState
+from edgerm_core.attributes import Attributes
+from edgerm_core.frameworks import FrameworkInfo, FrameworkState
+from edgerm_core.ids import AgentId, FrameworkId, OfferId, SessionId, TaskId
+from edgerm_core.resources import EMPTY, UNIT, Device, Resources
+from edgerm_core.tasks import StoryEntry, TaskSpec, TaskState
+
+
+class Session:
+    """One connection. Before its greeting, `role` is empty."""
+
+    __slots__ = ("agent_id", "framework_id", "id", "identity", "peer", "push", "role")
+
+    def __init__(self, session_id: SessionId, peer: str, identity: str | None, push: bool) -> None:
+        self.id = session_id
+        self.peer = peer
+        self.identity = identity
+        self.push = push
+        #: "", "agent", "framework" or "operator".
+        self.role = ""
+        #: Set with role "agent".
+        self.agent_id: AgentId | None = None
+        #: Set with role "framework".
+        self.framework_id: FrameworkId | None = None
+
+
+class Holding:
+    """Resources of an agent that one attempt of a task holds."""
+
+    __slots__ = ("attempt", "charge", "framework_id", "resources", "task_id")
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        attempt: int,
+        framework_id: FrameworkId,
+        resources: Resources,
+        charge: dict[str, int],
+    ) -> None:
+        self.task_id = task_id
+        self.attempt = attempt
+        self.framework_id = framework_id
+        #: Concrete, as granted.
+        self.resources = resources
+        #: What fair sharing counts, see `fair_amounts`.
+        self.charge = charge
+
+
+class AgentRecord:
+    """An agent and what it holds."""
+
+    __slots__ = (
+        "attributes",
+        "boot_id",
+        "devices",
+        "drain",
+        "executors",
+        "fair_totals",
+        "free",
+        "ghosts",
+        "heartbeat_s",
+        "holdings",
+        "incarnation",
+        "info",
+        "last_heard",
+        "lease_deadline",
+        "offers",
+        "old_incarnations",
+        "overbooked",
+        "peer",
+        "session_id",
+        "state",
+        "static_version",
+        "totals",
+        "unconfirmed",
+        "unreachable_since",
+    )
+
+    def __init__(self, info: AgentInfo) -> None:
+        self.info = info
+        self.state = AgentState.RECOVERING
+        self.boot_id = ""
+        self.incarnation = ""
+        #: Incarnations that a newer one replaced; one of them coming back proves a duplicate id.
+        self.old_incarnations: tuple[str, ...] = ()
+        #: Its live session, or None.
+        self.session_id: SessionId | None = None
+        self.peer = ""
+        #: The operator wants it empty. Survives unreachability, unlike the state DRAINING.
+        self.drain = False
+        self.heartbeat_s = 0.0
+        self.last_heard = 0.0
+        #: Renewed by every message; unreachable when it passes.
+        self.lease_deadline = 0.0
+        self.unreachable_since = 0.0
+        #: Current attempts placed here, by task.
+        self.holdings: dict[TaskId, Holding] = {}
+        #: Attempts that were replaced while the agent was away, and may still run here. They keep
+        #: their resources until the agent says that they have ended. By (task, attempt).
+        self.ghosts: dict[tuple[TaskId, int], Holding] = {}
+        self.offers: set[OfferId] = set()
+        #: Tasks here whose launch or kill the agent has not confirmed yet.
+        self.unconfirmed: set[TaskId] = set()
+        #: Grows when anything but `free` changes.
+        self.static_version = 0
+        self.totals = EMPTY
+        self.free = EMPTY
+        #: More is booked than the totals have (they shrank, or a device vanished).
+        self.overbooked = False
+        self.fair_totals: dict[str, int] = {}
+        self.attributes: Attributes = {}
+        self.devices: Mapping[str, Device] = {}
+        self.executors: frozenset[str] = frozenset()
+        self.describe(info)
+
+    @property
+    def id(self) -> AgentId:
+        return self.info.id
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether it may get tasks now."""
+        return self.state is AgentState.READY and self.session_id is not None
+
+    def describe(self, info: AgentInfo) -> None:
+        """Take over what the agent says about itself; `free` must be recounted afterwards."""
+        self.info = info
+        self.static_version += 1
+        self.devices = {device.id: device for device in info.devices}
+        slots = {device.id: device.slots for device in info.devices}
+        totals = info.totals
+        self.totals = Resources(totals.scalars, totals.ranges, totals.sets, slots)
+        self.attributes = info.attributes
+        self.executors = frozenset(e.name for e in info.executors if e.healthy)
+        self.fair_totals = fair_amounts(self.totals, self.devices)
+
+
+class TaskRecord:
+    """A task, from its submission until it is forgotten."""
+
+    __slots__ = (
+        "acknowledged",
+        "agent_id",
+        "attempt",
+        "avoid",
+        "changed_at",
+        "exit_code",
+        "failures",
+        "framework_id",
+        "id",
+        "implementation",
+        "index",
+        "key",
+        "kill_grace_s",
+        "kill_reason",
+        "losses",
+        "message",
+        "not_before",
+        "reason",
+        "resources",
+        "restarts",
+        "result",
+        "sent_at",
+        "signal",
+        "spec",
+        "state",
+        "status_seq",
+        "story",
+        "submitted_at",
+        "version",
+    )
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        framework_id: FrameworkId,
+        key: str,
+        index: int,
+        spec: TaskSpec,
+        submitted_at: float,
+    ) -> None:
+        self.id = task_id
+        self.framework_id = framework_id
+        #: The framework's own name for the submission; shared by the instances of one spec.
+        self.key = key
+        #: Which instance of the spec.
+        self.index = index
+        self.spec = spec
+        self.submitted_at = submitted_at
+        self.state = TaskState.PENDING
+        self.reason = ""
+        self.message = ""
+        self.changed_at = submitted_at
+        #: Counts changes; the framework ignores older news.
+        self.version = 0
+        #: Number of the latest placement; 0 before the first.
+        self.attempt = 0
+        #: Agent of the latest placement. Set while `state.on_agent`, and kept afterwards.
+        self.agent_id: AgentId | None = None
+        #: Index into `spec.implementations` of the latest placement.
+        self.implementation = 0
+        #: Granted by the latest placement; held while the agent's holdings list the task.
+        self.resources = EMPTY
+        #: Restarts in place within the attempt.
+        self.restarts = 0
+        #: Last status update taken in, within the attempt; 0: the agent has not confirmed it.
+        self.status_seq = 0
+        #: When its latest order was sent.
+        self.sent_at = 0.0
+        #: Why somebody wants it dead; "" if nobody does. `agent-draining` means: run it elsewhere.
+        self.kill_reason = ""
+        self.kill_grace_s: float | None = None
+        self.failures = 0
+        self.losses = 0
+        #: No placement before this time.
+        self.not_before = 0.0
+        #: Agents where it has just failed.
+        self.avoid: frozenset[AgentId] = frozenset()
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.result: bytes | None = None
+        #: The framework has seen the end.
+        self.acknowledged = False
+        self.story: list[StoryEntry] = []
+
+
+class FrameworkRecord:
+    """A framework and what it holds."""
+
+    __slots__ = (
+        "allocated",
+        "allocations",
+        "disconnected_at",
+        "ended",
+        "filters",
+        "info",
+        "keys",
+        "live",
+        "offers",
+        "pending",
+        "registered_at",
+        "session_id",
+        "state",
+        "suppressed",
+    )
+
+    def __init__(self, info: FrameworkInfo, registered_at: float) -> None:
+        self.info = info
+        self.state = FrameworkState.DISCONNECTED
+        self.session_id: SessionId | None = None
+        self.registered_at = registered_at
+        self.disconnected_at = registered_at
+        self.suppressed = False
+        #: Tasks that wait for a placement now, longest waiting first.
+        self.pending: dict[TaskId, TaskRecord] = {}
+        #: All tasks that have not ended.
+        self.live: dict[TaskId, TaskRecord] = {}
+        #: Ended tasks still on record.
+        self.ended: dict[TaskId, TaskRecord] = {}
+        #: Submission key to task ids, for resubmissions.
+        self.keys: dict[str, tuple[TaskId, ...]] = {}
+        self.offers: set[OfferId] = set()
+        #: What tasks and offers hold, by name in 1/1000.
+        self.allocated: dict[str, int] = {}
+        #: How many tasks and offers hold something.
+        self.allocations = 0
+        #: Declined: agent to (until, what was refused).
+        self.filters: dict[AgentId, tuple[float, Resources]] = {}
+
+    @property
+    def id(self) -> FrameworkId:
+        return self.info.id
+
+
+class OfferRecord:
+    """Resources of one agent held for one framework until it answers."""
+
+    __slots__ = ("agent_id", "charge", "expires_at", "framework_id", "id", "resources")
+
+    def __init__(
+        self,
+        offer_id: OfferId,
+        framework_id: FrameworkId,
+        agent_id: AgentId,
+        resources: Resources,
+        charge: dict[str, int],
+        expires_at: float,
+    ) -> None:
+        self.id = offer_id
+        self.framework_id = framework_id
+        self.agent_id = agent_id
+        self.resources = resources
+        self.charge = charge
+        self.expires_at = expires_at
+
+
+def fair_amounts(resources: Resources, devices: Mapping[str, Device]) -> dict[str, int]:
+    """Return what fair sharing counts of concrete resources: amounts by name in 1/1000, device slots
+    as `device/<type>`."""
+    if not (resources.ranges or resources.sets or resources.devices):
+        return resources.scalars
+    amounts = resources.quantities()
+    for device_id, slots in resources.devices.items():
+        device = devices.get(device_id)
+        if device is not None:
+            key = f"device/{device.type}"
+            amounts[key] = amounts.get(key, 0) + slots * UNIT
+    return amounts

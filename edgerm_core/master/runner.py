@@ -1,0 +1,508 @@
+"""The master with its I/O: sessions in, the state machine in the middle, the store, sessions out.
+
+Three loops share one event loop. Each session's reader turns frames into events and stops reading
+while its own frames wait to be handled (back-pressure). The engine hands a batch of events to the
+machine. The committer makes the batch durable in a worker thread, and only then carries out its
+effects; meanwhile the engine works on the next batch, so that many batches share one disk flush.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from edgerm_core.clock import Clock, SteadyClock
+from edgerm_core.codec import decode_batch, encode
+from edgerm_core.config import Config, default_data_dir
+from edgerm_core.errors import BlobError, ConnectionClosed, DecodeError, StoreError
+from edgerm_core.ids import SessionId
+from edgerm_core.interfaces import Connection, Listener, Scheduler, Store, StoreOpener, Write
+from edgerm_core.limits import (
+    BLOB_CHUNK_BYTES,
+    HANDLE_BATCH_EVENTS,
+    MAX_MESSAGE_BYTES,
+    SESSION_INBOX_FRAMES,
+    SESSION_OUTBOX_BYTES,
+)
+from edgerm_core.master import journal
+from edgerm_core.master.blobs import BlobStore
+from edgerm_core.master.effects import Changed, CloseSession, Commit, Effect, Report, Send
+from edgerm_core.master.events import (
+    BatchEnded,
+    BlobRemoved,
+    BlobStored,
+    Event,
+    Received,
+    SessionClosed,
+    SessionOpened,
+)
+from edgerm_core.master.machine import Machine
+from edgerm_core.master.settings import Settings
+from edgerm_core.messages import (
+    BlobData,
+    BlobGet,
+    BlobOffer,
+    BlobState,
+    Failed,
+    Message,
+    RefusalCode,
+    Refused,
+)
+from edgerm_core.observers import Observer
+from edgerm_core.plugins import Plugins
+from edgerm_core.security import check_exposure
+
+log = logging.getLogger(__name__)
+
+STAGED_BATCHES: Final = 16
+"""Batches handled but not yet durable; beyond that the engine waits for the disk."""
+
+STORE_RETRY_S: Final = 1.0
+STORE_PATIENCE_S: Final = 60.0
+"""A disk that refuses is asked again for this long; then the master stops rather than promise what
+it cannot keep. Nothing leaves meanwhile; agents go on with their tasks."""
+
+CLOSE_FLUSH_S: Final = 2.0
+"""How long a session that is being closed may take to read what is still waiting for it."""
+
+
+class SessionPort:
+    """One connection: its inbox accounting and its outbox."""
+
+    def __init__(self, session_id: SessionId, connection: Connection) -> None:
+        self.id = session_id
+        self.connection = connection
+        #: Frames handed to the engine and not yet handled.
+        self.frames_waiting = 0
+        self.room = anyio.Event()
+        self.outbox: collections.deque[bytes] = collections.deque()
+        self.outbox_bytes = 0
+        self.wake_writer = anyio.Event()
+        #: Set when no more is to be sent: the reason.
+        self.closing: str | None = None
+
+    async def wait_room(self) -> None:
+        """Wait until the engine has handled another of this session's frames."""
+        self.room = anyio.Event()
+        await self.room.wait()
+
+    def put(self, data: bytes) -> bool:
+        """Queue one encoded message; return whether the outbox is still within its limit."""
+        self.outbox.append(data)
+        self.outbox_bytes += len(data)
+        self.wake_writer.set()
+        return self.outbox_bytes <= SESSION_OUTBOX_BYTES
+
+    def take_frame(self) -> bytes:
+        """Return as many waiting messages as fit into one frame; at least one."""
+        pieces = [self.outbox.popleft()]
+        size = len(pieces[0])
+        while self.outbox and size + len(self.outbox[0]) <= self.connection.max_message_bytes:
+            pieces.append(self.outbox.popleft())
+            size += len(pieces[-1])
+        self.outbox_bytes -= size
+        return b"".join(pieces)
+
+
+class MasterRunner:
+    """Runs one machine. Use `run_master`."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        store: Store,
+        blobs: BlobStore,
+        clock: Clock,
+        observers: dict[str, Observer],
+    ) -> None:
+        self._machine = machine
+        self._store = store
+        self._blobs = blobs
+        self._clock = clock
+        self._observers = observers
+        self._ports: dict[SessionId, SessionPort] = {}
+        self._next_session = 1
+        #: What the engine has to handle: events, with the port whose frame they end (or None).
+        self._queue: collections.deque[tuple[list[Event], SessionPort | None]] = collections.deque()
+        self._wake_engine = anyio.Event()
+        self._staged: collections.deque[list[Effect]] = collections.deque()
+        self._wake_committer = anyio.Event()
+        self._staged_room = anyio.Event()
+        self._blob_lock = anyio.Lock()
+
+    # --- sessions in --------------------------------------------------------------------------
+
+    async def serve_connection(self, connection: Connection) -> None:
+        """Carry one connection from its opening to its end. The listener calls this."""
+        session_id = SessionId(self._next_session)
+        self._next_session += 1
+        port = SessionPort(session_id, connection)
+        self._ports[session_id] = port
+        self._enqueue(
+            [SessionOpened(session_id, connection.peer, connection.identity, connection.push)], None
+        )
+        reason = "closed"
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._write, port, group.cancel_scope)
+                reason = await self._read(port)
+                port.closing = port.closing or reason
+                port.wake_writer.set()
+                group.cancel_scope.deadline = anyio.current_time() + CLOSE_FLUSH_S
+        finally:
+            del self._ports[session_id]
+            self._enqueue([SessionClosed(session_id, reason)], None)
+
+    async def _read(self, port: SessionPort) -> str:
+        """Turn frames into events until the connection ends; return why it did."""
+        while True:
+            try:
+                data = await port.connection.receive()
+                messages = decode_batch(data, MAX_MESSAGE_BYTES)
+            except ConnectionClosed as error:
+                return str(error)
+            except DecodeError as error:
+                log.info("%s sent something malformed: %s", port.connection.peer, error)
+                self._refuse(port, RefusalCode.MALFORMED, str(error))
+                return str(error)
+            events: list[Event] = []
+            for message in messages:
+                if isinstance(message, BlobGet | BlobOffer | BlobData):
+                    await self._serve_blob(port, message)
+                else:
+                    events.append(Received(port.id, message))
+            if events:
+                port.frames_waiting += 1
+                self._enqueue(events, port)
+                while port.frames_waiting >= SESSION_INBOX_FRAMES:
+                    await port.wait_room()
+
+    def _enqueue(self, events: list[Event], port: SessionPort | None) -> None:
+        self._queue.append((events, port))
+        self._wake_engine.set()
+
+    # --- sessions out -------------------------------------------------------------------------
+
+    async def _write(self, port: SessionPort, scope: anyio.CancelScope) -> None:
+        """Send what waits in the outbox until the session closes."""
+        try:
+            while True:
+                while port.outbox:
+                    await port.connection.send(port.take_frame())
+                if port.closing is not None:
+                    break
+                port.wake_writer = anyio.Event()
+                if not port.outbox:
+                    await port.wake_writer.wait()
+        except ConnectionClosed:
+            pass
+        await port.connection.close(port.closing or "")
+        scope.cancel()
+
+    def _send(self, port: SessionPort, message: Message) -> None:
+        data = encode(message)
+        if len(data) > port.connection.max_message_bytes:
+            log.error(
+                "%s for %s has %d bytes, more than its connection takes; left out",
+                type(message).__name__,
+                port.connection.peer,
+                len(data),
+            )
+            request_id = getattr(message, "request_id", None)
+            if request_id is None:
+                return
+            text = "the answer is larger than the connection takes: ask for less, with a limit"
+            data = encode(Failed(request_id, RefusalCode.LIMIT, text))
+        if not port.put(data) and port.closing is None:
+            log.warning("%s reads too slowly and is disconnected", port.connection.peer)
+            port.outbox.clear()
+            port.outbox_bytes = 0
+            text = f"more than {SESSION_OUTBOX_BYTES >> 20} MiB were waiting to be read"
+            self._refuse(port, RefusalCode.SLOW, text)
+
+    def _refuse(self, port: SessionPort, code: str, text: str) -> None:
+        """Say why, and end the session once that has been sent."""
+        if port.closing is None:
+            port.put(encode(Refused(code, text)))
+            port.closing = text
+            port.wake_writer.set()
+
+    # --- blobs --------------------------------------------------------------------------------
+
+    async def _serve_blob(self, port: SessionPort, message: BlobGet | BlobOffer | BlobData) -> None:
+        """Read and write blobs beside the machine, which only hears that one is there."""
+        session = self._machine.state.sessions.get(port.id)
+        if session is None or not session.role:
+            # The greeting may still be on its way through the engine.
+            while port.frames_waiting:
+                await port.wait_room()
+            session = self._machine.state.sessions.get(port.id)
+        if session is None or not session.role:
+            self._refuse(port, RefusalCode.UNEXPECTED, "blobs are only for peers that have greeted")
+            return
+        try:
+            if isinstance(message, BlobGet):
+                length = min(message.length, BLOB_CHUNK_BYTES, port.connection.max_message_bytes - 128)
+                size, data = await anyio.to_thread.run_sync(
+                    self._blobs.read, message.blob, message.offset, length
+                )
+                self._send(port, BlobData(message.request_id, message.blob, message.offset, size, data))
+                return
+            if session.role == "agent":
+                self._refuse(port, RefusalCode.UNEXPECTED, "agents do not upload blobs")
+                return
+            async with self._blob_lock:
+                have = await self._take_blob(message)
+            self._send(port, BlobState(message.request_id, message.blob, have, message.size))
+        except BlobError as error:
+            code = RefusalCode.NOT_FOUND if isinstance(message, BlobGet) else RefusalCode.SPEC
+            self._send(port, Failed(message.request_id, code, str(error)))
+
+    async def _take_blob(self, message: BlobOffer | BlobData) -> int:
+        known = message.blob in self._machine.state.blobs
+        if isinstance(message, BlobOffer):
+            if not known:
+                in_use = self._machine.blobs_in_use()
+                removed = await anyio.to_thread.run_sync(self._blobs.make_room, message.size, in_use)
+                self._enqueue([BlobRemoved(blob) for blob in removed], None)
+            have = await anyio.to_thread.run_sync(self._blobs.have, message.blob, message.size)
+        else:
+            have = await anyio.to_thread.run_sync(
+                self._blobs.write, message.blob, message.offset, message.size, message.data
+            )
+        if have == message.size and not known:
+            self._enqueue([BlobStored(message.blob, message.size)], None)
+        return have
+
+    # --- the engine ---------------------------------------------------------------------------
+
+    async def run_engine(self) -> None:
+        """Hand events to the machine in batches, for ever."""
+        while True:
+            await self._wait_for_work()
+            while len(self._staged) >= STAGED_BATCHES:
+                self._staged_room = anyio.Event()
+                await self._staged_room.wait()
+            self._stage(self._handle_batch())
+            await anyio.lowlevel.checkpoint()
+
+    async def _wait_for_work(self) -> None:
+        if self._queue:
+            return
+        deadline = self._machine.next_deadline()
+        wait_s = None if deadline is None else max(0.0, deadline - self._clock())
+        if wait_s == 0.0:
+            return
+        self._wake_engine = anyio.Event()
+        with anyio.move_on_after(wait_s):
+            await self._wake_engine.wait()
+
+    def _handle_batch(self) -> list[Effect]:
+        effects: list[Effect] = []
+        count = 0
+        while self._queue and count < HANDLE_BATCH_EVENTS:
+            events, port = self._queue.popleft()
+            count += len(events)
+            for event in events:
+                effects += self._handle(event)
+            if port is not None:
+                port.frames_waiting -= 1
+                port.room.set()
+        effects += self._handle(BatchEnded())
+        return effects
+
+    def _handle(self, event: Event) -> list[Effect]:
+        try:
+            return self._machine.handle(event, self._clock())
+        except Exception:
+            # A bug. Its peer is cut off, so that whatever it did is not repeated at once; what the
+            # machine had done until then still counts.
+            name = type(event.message).__name__ if isinstance(event, Received) else type(event).__name__
+            log.exception("handling %s failed; please report this", name)
+            leftover, self._machine.state.effects = self._machine.state.effects, []
+            if isinstance(event, Received):
+                text = f"the master could not handle a {name}; its log says why"
+                leftover.append(CloseSession(event.session_id, RefusalCode.INTERNAL, text))
+            if isinstance(event, BatchEnded):
+                # What the batch sends must not leave before what it changed is on disk.
+                leftover.insert(0, Commit(journal.take_writes(self._machine.state)))
+            return leftover
+
+    def stage_first_batch(self) -> None:
+        """Let the machine settle after a restore: what it writes then is committed with the first batch."""
+        self._stage(self._handle_batch())
+
+    def _stage(self, effects: list[Effect]) -> None:
+        if effects:
+            self._staged.append(effects)
+            self._wake_committer.set()
+
+    # --- the committer ------------------------------------------------------------------------
+
+    async def run_committer(self) -> None:
+        """Make staged batches durable, then carry out their effects, for ever."""
+        while True:
+            while not self._staged:
+                self._wake_committer = anyio.Event()
+                await self._wake_committer.wait()
+            effects = [effect for batch in self._staged for effect in batch]
+            self._staged.clear()
+            self._staged_room.set()
+            # Later writes of a record replace earlier ones of the same transaction.
+            writes: dict[tuple[str, bytes], Write] = {}
+            for effect in effects:
+                if isinstance(effect, Commit):
+                    for write in effect.writes:
+                        writes[write.kind, write.key] = write
+            if writes:
+                await self._commit(list(writes.values()))
+            for effect in effects:
+                self._carry_out(effect)
+
+    async def _commit(self, writes: list[Write]) -> None:
+        give_up_at = anyio.current_time() + STORE_PATIENCE_S
+        while True:
+            try:
+                await anyio.to_thread.run_sync(self._store.commit, writes)
+                return
+            except StoreError as error:
+                if anyio.current_time() >= give_up_at:
+                    raise
+                log.error("%s; nothing is sent until it can be written, trying again", error)
+                await anyio.sleep(STORE_RETRY_S)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(session_id, message):
+                port = self._ports.get(session_id)
+                if port is not None and port.closing is None:
+                    self._send(port, message)
+            case CloseSession(session_id, code, text):
+                port = self._ports.get(session_id)
+                if port is not None:
+                    self._refuse(port, code, text)
+            case Changed(kind, row):
+                self._observe(kind, row)
+            case Report(level, text):
+                log.log(level, "%s", text)
+            case Commit():
+                pass
+
+    def _observe(self, kind: str, row: dict[str, object]) -> None:
+        for name, observer in list(self._observers.items()):
+            try:
+                getattr(observer, f"{kind}_changed")(row)
+            except Exception as error:
+                log.error("observer %s failed and is not called again: %s", name, error)
+                del self._observers[name]
+
+    async def finish(self) -> None:
+        """Write what is staged and the time, so that the next run starts from here."""
+        effects = [effect for batch in self._staged for effect in batch]
+        writes = [write for e in effects if isinstance(e, Commit) for write in e.writes]
+        await anyio.to_thread.run_sync(self._store.commit, [*writes, self._final_meta()])
+        for observer in self._observers.values():
+            observer.close()
+
+    def _final_meta(self) -> Write:
+        return journal.meta_write(self._machine.state)
+
+
+# --- putting it together ----------------------------------------------------------------------
+
+
+def choose_scheduler(config: Config, plugins: Plugins) -> str:
+    """Return the scheduler that the config names; unnamed: `drf` if it is there, else `first-fit`."""
+    if config.master.scheduler:
+        return config.master.scheduler
+    return "drf" if "drf" in plugins.names("scheduler") else "first-fit"
+
+
+async def run_master(
+    config: Config,
+    plugins: Plugins,
+    *,
+    on_ready: Callable[[list[str]], None] | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Run a master until cancelled.
+
+    Parameters:
+        on_ready: called once with the URLs it listens on.
+        clock: seconds that never go backwards; None: the machine's.
+
+    Raises:
+        ConfigError: if the config would expose it, or is wrong in some other way.
+        PluginError: if a plugin it needs is missing or broken.
+        StoreError: if the data directory cannot be used, is owned by another master, or fails for
+            longer than STORE_PATIENCE_S.
+        TransportError: if an address is taken.
+    """
+    settings = config.master
+    for url in settings.listen:
+        check_exposure(url, settings.insecure, "master", "listen on")
+        plugins.transport_for(url)
+    data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir("master")
+    scheduler: Scheduler = plugins.create("scheduler", choose_scheduler(config, plugins))
+    opener: StoreOpener = plugins.create("store", settings.store)
+    store = await anyio.to_thread.run_sync(opener, data_dir)
+    try:
+        records = await anyio.to_thread.run_sync(_load, store)
+        meta = journal.read_meta(records)
+        now = clock or SteadyClock(meta.now if meta else 0.0)
+        machine = Machine(Settings.of(settings), scheduler, secrets.token_hex(8), now())
+        blobs = BlobStore(data_dir / "blobs", settings.max_blob_bytes, settings.blob_store_bytes)
+        for blob, size in blobs.scan().items():
+            machine.handle(BlobStored(blob, size), now())
+        machine.restore(records, now())
+        observers = {
+            name: plugins.create("observer", name)
+            for name in plugins.names("observer")
+            if config.has_section("observer", name)
+        }
+        machine.state.observed = bool(observers)
+        runner = MasterRunner(machine, store, blobs, now, observers)
+        runner.stage_first_batch()
+        async with _listening(plugins, settings.listen) as listeners:
+            if on_ready is not None:
+                on_ready([listener.url for listener in listeners])
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(runner.run_engine)
+                    group.start_soon(runner.run_committer)
+                    for listener in listeners:
+                        group.start_soon(listener.serve, runner.serve_connection)
+            finally:
+                with anyio.CancelScope(shield=True), contextlib.suppress(StoreError):
+                    await runner.finish()
+    finally:
+        store.close()
+
+
+def _load(store: Store) -> dict[str, dict[bytes, bytes]]:
+    records: dict[str, dict[bytes, bytes]] = {}
+    for kind, key, value in store.load():
+        records.setdefault(kind, {})[key] = value
+    return records
+
+
+@contextlib.asynccontextmanager
+async def _listening(plugins: Plugins, urls: Iterable[str]) -> AsyncIterator[list[Listener]]:
+    listeners: list[Listener] = []
+    try:
+        for url in urls:
+            listeners.append(await plugins.transport_for(url).listen(url))
+        yield listeners
+    finally:
+        with anyio.CancelScope(shield=True):
+            for listener in listeners:
+                await listener.close()

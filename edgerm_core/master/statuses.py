@@ -1,0 +1,102 @@
+"""Status updates: what agents say happened, taken in order, once, and acknowledged when durable."""
+
+from __future__ import annotations
+
+from edgerm_core.ids import SessionId
+from edgerm_core.limits import MAX_RESULT_BYTES
+from edgerm_core.master.orders import order_ghost_kill, order_kill
+from edgerm_core.master.records import AgentRecord, TaskRecord
+from edgerm_core.master.state import MasterState
+from edgerm_core.master.tasks import attempt_ended
+from edgerm_core.messages import Acknowledge, StatusUpdate
+from edgerm_core.tasks import TaskState
+
+REPORTABLE = frozenset(
+    {
+        TaskState.STARTING,
+        TaskState.RUNNING,
+        TaskState.KILLING,
+        TaskState.FINISHED,
+        TaskState.FAILED,
+        TaskState.KILLED,
+        TaskState.ERROR,
+        TaskState.DROPPED,
+    }
+)
+"""States an agent may report; the others are the master's to decide."""
+
+
+def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, update: StatusUpdate) -> None:
+    """Take in one status update.
+
+    Of the current attempt, the update after the last one counts; one that was seen before is
+    acknowledged again; one that is ahead is ignored, since what is missing will be sent again with
+    it. Of any other attempt, everything is acknowledged and a run that goes on is killed.
+    """
+    if update.state not in REPORTABLE:
+        acknowledge(state, session_id, update)
+        return
+    task = state.tasks.get(update.task_id)
+    if task is None or update.attempt != task.attempt or update.task_id not in agent.holdings:
+        on_stale_status(state, agent, session_id, update)
+        return
+    if update.seq > task.status_seq + 1:
+        return
+    acknowledge(state, session_id, update)
+    if update.seq <= task.status_seq or task.state.terminal:
+        return
+    task.status_seq = update.seq
+    take_in(state, agent, task, update)
+
+
+def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate) -> None:
+    """Apply the next update of the current attempt."""
+    task.restarts = update.restarts
+    if update.state.terminal:
+        task.exit_code = update.exit_code
+        task.signal = update.signal
+        task.result = update.result
+        message = update.message
+        if task.result is not None and len(task.result) > MAX_RESULT_BYTES:
+            task.result = None
+            message = f"result dropped: larger than {MAX_RESULT_BYTES} bytes. {message}"
+        attempt_ended(state, task, update.state, update.reason, message, "agent")
+        return
+    if not task.kill_reason:
+        agent.unconfirmed.discard(task.id)
+        state.move_task(task, update.state, update.reason, "agent", update.message)
+    elif update.state is TaskState.KILLING:
+        # Confirmed; the end will be reported by itself.
+        agent.unconfirmed.discard(task.id)
+        state.note(task, task.kill_reason, "agent", update.message)
+    else:
+        # It started although a kill is on its way: the kill still holds.
+        state.dirty["task", task.id] = None
+        if task.state is not TaskState.KILLING:
+            state.move_task(task, TaskState.KILLING, task.kill_reason, "master")
+            order_kill(state, agent, task)
+
+
+def on_stale_status(
+    state: MasterState, agent: AgentRecord, session_id: SessionId, update: StatusUpdate
+) -> None:
+    """News of an attempt that no longer counts here: let the agent forget it, and stop it."""
+    acknowledge(state, session_id, update)
+    if update.state.terminal:
+        state.drop_ghost(agent, update.task_id, update.attempt)
+    else:
+        order_ghost_kill(state, agent, update.task_id, update.attempt)
+
+
+def acknowledge(state: MasterState, session_id: SessionId, update: StatusUpdate) -> None:
+    """Owe the agent an acknowledgement, sent once the batch is durable."""
+    key = (session_id, update.task_id, update.attempt)
+    owed = state.owed_acknowledgements
+    owed[key] = max(owed.get(key, 0), update.seq)
+
+
+def send_acknowledgements(state: MasterState) -> None:
+    """Send what is owed."""
+    for (session_id, task_id, attempt), seq in state.owed_acknowledgements.items():
+        state.send(session_id, Acknowledge(task_id, attempt, seq))
+    state.owed_acknowledgements.clear()

@@ -1,0 +1,272 @@
+"""Where is something free: a segment tree over the agents, in the order in which they are filled.
+
+Agents stand in slots, ordered by capability and then id. For each resource name a column holds what is
+free in each slot, and above that, in every node of a binary tree, the most that any slot below it has.
+The first slot that has enough of several resources is found by walking down from the left and turning
+back where a maximum is too small: logarithmic as long as one agent's amounts make the maxima, and never
+more than once over all agents.
+
+Changes are cheap too: an amount that shrinks or grows is carried upwards until a maximum stays the same.
+Slots are handed out with gaps, so that agents can come without all others moving.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from edgerm_core.ids import AgentId
+
+Columns = Sequence[tuple[list[int], int]]
+"""Columns of the resources that are asked for, each with the amount."""
+
+MAX_GROWTH: Final = 1 << 16
+"""Entries of the growth log; whoever has not read it for longer starts anew."""
+
+_FAR: Final = 1 << 62
+
+
+class AgentIndex:
+    """Free amounts by agent, searchable. All amounts are in 1/1000.
+
+    Attributes:
+        generation: grows when agents move to other slots: whatever remembers slots is void then.
+        size: number of slots.
+        growth: slots where something became free or other facts changed, oldest first.
+        growth_base: how many entries the log has already dropped from its start.
+        hidden: slots that no search finds.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.size = 1
+        self.growth: list[int] = []
+        self.growth_base = 0
+        self.hidden: set[int] = set()
+        self._columns: dict[str, list[int]] = {}
+        self._zero: list[int] = [0, 0]
+        self._rank: list[int] = [_FAR, _FAR]
+        self._order: list[tuple[int, AgentId]] = []
+        self._slots: dict[tuple[int, AgentId], int] = {}
+        self._keys: dict[AgentId, tuple[int, AgentId]] = {}
+        self._agents: list[AgentId | None] = [None]
+
+    def slot(self, agent_id: AgentId) -> int | None:
+        """Return where the agent stands; None if it is not here."""
+        key = self._keys.get(agent_id)
+        return None if key is None else self._slots[key]
+
+    def agent(self, slot: int) -> AgentId | None:
+        """Return who stands in the slot."""
+        return self._agents[slot]
+
+    def agents(self) -> list[AgentId]:
+        """Return all agents in order."""
+        return [key[1] for key in self._order if self._keys.get(key[1]) == key]
+
+    def place(self, capabilities: Mapping[AgentId, int | None]) -> bool:
+        """Let agents come (with their capability) and go (with None). Returns whether slots moved.
+
+        Agents that came, or were moved by it, have nothing free until `set` says what.
+        """
+        coming: list[tuple[int, AgentId]] = []
+        for agent_id, capability in capabilities.items():
+            known = self._keys.get(agent_id)
+            if known is not None and known[0] != capability:
+                self.set(agent_id, {}, _FAR)
+                self._agents[self._slots[known]] = None
+                del self._keys[agent_id]
+                known = None
+            if capability is not None and known is None:
+                coming.append((capability, agent_id))
+        if not all(self._squeeze_in(key) for key in coming):
+            self._rebuild(coming)
+            return True
+        return False
+
+    def columns(self, needs: Sequence[tuple[str, int]]) -> Columns:
+        """Return the columns to search, to be used before the next `place`."""
+        return [(self._columns.get(name, self._zero), milli) for name, milli in needs]
+
+    def has(self, slot: int, needs: Columns) -> bool:
+        """Return whether the slot may be used and has that much of everything asked for."""
+        leaf = self.size + slot
+        return self._open(slot) and all((column[leaf] if column is not self._zero else 0) >= milli for column, milli in needs)
+
+    def amounts(self, slot: int) -> dict[str, int]:
+        """Return what is free in the slot, by name."""
+        leaf = self.size + slot
+        return {name: column[leaf] for name, column in self._columns.items() if column[leaf]}
+
+    def set(self, agent_id: AgentId, amounts: Mapping[str, int], rank: int) -> bool:
+        """Set what is free on the agent and its rank for `best`; returns whether any amount grew."""
+        leaf = self.size + self._slots[self._keys[agent_id]]
+        grew = False
+        for name in amounts:
+            if name not in self._columns:
+                self._columns[name] = [0] * (2 * self.size)
+        for name, column in self._columns.items():
+            milli = amounts.get(name, 0)
+            if column[leaf] != milli:
+                grew = grew or milli > column[leaf]
+                _carry_most(column, leaf, milli)
+        self.set_rank(leaf - self.size, rank)
+        return grew
+
+    def set_rank(self, slot: int, rank: int) -> None:
+        """Set the rank of a slot for `best`; the least is the best."""
+        leaf = self.size + slot
+        if self._rank[leaf] != rank:
+            _carry_least(self._rank, leaf, rank)
+
+    def take(self, slot: int, needs: Columns) -> None:
+        """Take amounts, which must be there, out of the slot."""
+        leaf = self.size + slot
+        for column, milli in needs:
+            _carry_most(column, leaf, column[leaf] - milli)
+
+    def note_growth(self, slot: int) -> None:
+        """Log that something became free or other facts changed in the slot."""
+        if len(self.growth) >= MAX_GROWTH:
+            self.growth_base += len(self.growth)
+            self.growth.clear()
+        self.growth.append(slot)
+
+    def first(
+        self, needs: Columns, start: int, allowed: bytearray | None, accept: Callable[[int], bool] | None
+    ) -> int | None:
+        """Return the first slot from `start` on that has enough, is allowed, and is accepted.
+
+        Parameters:
+            allowed: 1 for each node of the tree with an allowed slot below it; None: all are.
+            accept: what amounts cannot say, asked for the slots that have enough.
+        """
+        size = self.size
+        if start >= size or any(column is self._zero for column, _ in needs):
+            return None
+        node = size + start
+        stack = [node]
+        while node > 1:
+            if not node & 1:
+                stack.append(node + 1)
+            node >>= 1
+        stack.reverse()
+        while stack:
+            node = stack.pop()
+            if allowed is not None and not allowed[node]:
+                continue
+            for column, milli in needs:
+                if column[node] < milli:
+                    break
+            else:
+                if node < size:
+                    stack.append(2 * node + 1)
+                    stack.append(2 * node)
+                elif self._open(node - size) and (accept is None or accept(node - size)):
+                    return node - size
+        return None
+
+    def best(
+        self, needs: Columns, allowed: bytearray | None, accept: Callable[[int], bool] | None
+    ) -> int | None:
+        """Return the slot of the least rank that has enough, is allowed, and is accepted."""
+        if any(column is self._zero for column, _ in needs):
+            return None
+        size, rank = self.size, self._rank
+        heap = [(rank[1], 1)]
+        while heap:
+            _, node = heapq.heappop(heap)
+            if allowed is not None and not allowed[node]:
+                continue
+            for column, milli in needs:
+                if column[node] < milli:
+                    break
+            else:
+                if node < size:
+                    heapq.heappush(heap, (rank[2 * node], 2 * node))
+                    heapq.heappush(heap, (rank[2 * node + 1], 2 * node + 1))
+                elif self._open(node - size) and (accept is None or accept(node - size)):
+                    return node - size
+        return None
+
+    def _open(self, slot: int) -> bool:
+        return self._agents[slot] is not None and slot not in self.hidden
+
+    def _squeeze_in(self, key: tuple[int, AgentId]) -> bool:
+        """Find a slot between the neighbours; an agent that comes back finds its old one."""
+        slot = self._slots.get(key)
+        if slot is None:
+            at = bisect_left(self._order, key)
+            low = self._slots[self._order[at - 1]] if at else -1
+            high = self._slots[self._order[at]] if at < len(self._order) else self.size
+            if high - low < 2:
+                return False
+            slot = (low + high) // 2 if at < len(self._order) else low + min(2, high - low - 1)
+            insort(self._order, key)
+            self._slots[key] = slot
+        self._keys[key[1]] = key
+        self._agents[slot] = key[1]
+        return True
+
+    def _rebuild(self, coming: Sequence[tuple[int, AgentId]]) -> None:
+        """Move everybody to a fresh tree that is at most half full; who has gone is forgotten."""
+        new = set(coming)
+        old = {key: self.size + self._slots[key] for key in self._keys.values() if key not in new}
+        here = sorted({*self._keys.values(), *coming})
+        old_columns, old_rank = self._columns, self._rank
+        self.generation += 1
+        self.size = 1 << (2 * len(here)).bit_length()
+        self.growth.clear()
+        self.growth_base = 0
+        hidden = [self._agents[slot] for slot in self.hidden]
+        stride = max(1, self.size // (len(here) + 1))
+        self._order = here
+        self._slots = {key: index * stride for index, key in enumerate(here)}
+        self._keys = {key[1]: key for key in here}
+        self._agents = [None] * self.size
+        for key, slot in self._slots.items():
+            self._agents[slot] = key[1]
+        self.hidden = {self._slots[self._keys[agent]] for agent in hidden if agent in self._keys}
+        moves = [(old[key], self.size + self._slots[key]) for key in here if key in old]
+        self._zero = [0] * (2 * self.size)
+        self._columns = {}
+        for name, column in old_columns.items():
+            fresh = [0] * (2 * self.size)
+            for source, target in moves:
+                fresh[target] = column[source]
+            for node in range(self.size - 1, 0, -1):
+                left, right = fresh[2 * node], fresh[2 * node + 1]
+                fresh[node] = left if left > right else right
+            if fresh[1]:
+                self._columns[name] = fresh
+        self._rank = [_FAR] * (2 * self.size)
+        for source, target in moves:
+            self._rank[target] = old_rank[source]
+        for node in range(self.size - 1, 0, -1):
+            self._rank[node] = min(self._rank[2 * node], self._rank[2 * node + 1])
+
+
+def _carry_most(column: list[int], node: int, value: int) -> None:
+    column[node] = value
+    node >>= 1
+    while node:
+        left, right = column[2 * node], column[2 * node + 1]
+        most = left if left > right else right
+        if column[node] == most:
+            return
+        column[node] = most
+        node >>= 1
+
+
+def _carry_least(column: list[int], node: int, value: int) -> None:
+    column[node] = value
+    node >>= 1
+    while node:
+        left, right = column[2 * node], column[2 * node + 1]
+        least = left if left < right else right
+        if column[node] == least:
+            return
+        column[node] = least
+        node >>= 1
