@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from edgerm_core.attributes import Attributes
 from edgerm_core.errors import SpecError
-from edgerm_core.ids import NAME_PATTERN, AgentId
+from edgerm_core.ids import AgentId
 from edgerm_core.resources import Device, Resources
 from edgerm_core.values import NOT_PLAIN, Word, is_plain
 
@@ -76,8 +76,8 @@ class AgentInfo(msgspec.Struct, frozen=True, array_like=True):
         executors: fingerprints of its executors.
     """
 
-    id: Annotated[AgentId, msgspec.Meta(pattern=rf"\A{NAME_PATTERN}\Z")]
-    name: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    id: AgentId
+    name: str = ""
     totals: Resources = Resources()
     attributes: Attributes = {}
     devices: tuple[Device, ...] = ()

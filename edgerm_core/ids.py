@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final, NewType
+from typing import NewType
 
 from edgerm_core.errors import SpecError
 
@@ -31,10 +31,7 @@ BlobId = NewType("BlobId", bytes)
 SessionId = NewType("SessionId", int)
 """One connection to the master, numbered by its runner; never reused while it runs."""
 
-NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-"""What may name an agent, a framework or a task."""
-
-_NAME = re.compile(NAME_PATTERN)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ROLE = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._*-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63}){0,7}")
 
 

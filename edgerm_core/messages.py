@@ -13,6 +13,7 @@ Who speaks to whom:
                           Suppress Unsubscribe LogGet BlobOffer BlobData BlobGet
     master    -> framework Subscribed Submitted TaskUpdate Reconciled Offers Rescind LogData BlobState
     operator  -> master   Greet Query Drain Forget KillTasks LogGet
+    master    -> operator Greeted Answer LogData
     master    -> anyone   Done Failed Refused
 
 The first message of a session is Register, Subscribe or Greet: it says who the peer is and which
@@ -35,7 +36,6 @@ from edgerm_core.attributes import Attributes
 from edgerm_core.errors import SpecError
 from edgerm_core.frameworks import FrameworkInfo
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, OfferId, TaskId
-from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.offers import Offer
 from edgerm_core.resources import Device, Resources
 from edgerm_core.tasks import File, Implementation, RestartPolicy, TaskSpec, TaskState, Volume
@@ -61,7 +61,6 @@ TaskNumber = Annotated[TaskId, msgspec.Meta(ge=1, le=MAX_INTEGER)]
 OfferNumber = Annotated[OfferId, msgspec.Meta(ge=1, le=MAX_INTEGER)]
 Sha256 = Annotated[BlobId, msgspec.Meta(min_length=32, max_length=32)]
 Versions = tuple[Count, Count]
-Result = Annotated[bytes, msgspec.Meta(max_length=MAX_RESULT_BYTES)]
 """What the fields below share, with the ranges that msgspec checks while it decodes."""
 
 
@@ -190,7 +189,7 @@ class StatusUpdate(Message, frozen=True, tag=6):
     restarts: Count = 0
     exit_code: Integer | None = None
     signal: Count | None = None
-    result: Result | None = None
+    result: bytes | None = None
     at: UnixSeconds = 0.0
 
 
@@ -298,12 +297,12 @@ class LogGet(Message, frozen=True, tag=14):
         offset: first byte wanted, counted from the start of the task's output; what the ring has
             already dropped is skipped. Negative: that many bytes before the current end.
         follow: keep sending as the log grows, until the task ends or `cancel`.
-        cancel: stop the stream that `request_id` started.
+        cancel: stop the stream that `request_id` started; `task_id` may then be 0.
         attempt: which attempt; 0: the latest.
     """
 
     request_id: Count
-    task_id: TaskNumber
+    task_id: Annotated[TaskId, msgspec.Meta(ge=0, le=MAX_INTEGER)]
     stream: LogStream
     offset: Integer = 0
     follow: bool = False
@@ -353,7 +352,7 @@ class Submit(Message, frozen=True, tag=22):
     """
 
     request_id: Count
-    keys: tuple[Word, ...]
+    keys: tuple[str, ...]
     specs: tuple[TaskSpec, ...]
 
 
@@ -388,7 +387,7 @@ class TaskUpdate(Message, frozen=True, tag=25):
     restarts: Count = 0
     exit_code: Integer | None = None
     signal: Count | None = None
-    result: Result | None = None
+    result: bytes | None = None
 
 
 class TaskAcknowledge(Message, frozen=True, tag=26):
@@ -429,7 +428,7 @@ class Accept(Message, frozen=True, tag=30):
 
     request_id: Count
     offer_ids: tuple[OfferNumber, ...]
-    keys: tuple[Word, ...]
+    keys: tuple[str, ...]
     specs: tuple[TaskSpec, ...]
     refuse_s: Seconds = 5.0
 

@@ -35,10 +35,8 @@ BUILTINS: Final = {
 KNOWN: Final = {
     ("transport", "ws"): "edgerm-transport-ws",
     ("transport", "wss"): "edgerm-transport-ws",
-    ("transport", "coap"): "edgerm-transport-coap",
     ("executor", "process"): "edgerm-executor-process",
     ("executor", "wasm"): "edgerm-executor-wasm",
-    ("executor", "docker"): "edgerm-executor-docker",
     ("scheduler", "drf"): "edgerm-scheduler-drf",
     ("command", "demo"): "edgerm-demo",
 }

@@ -12,17 +12,25 @@ def is_loopback(url: str) -> bool:
     """Return whether `url` can only be reached from, or only reaches, this machine.
 
     `memory://` always is. A name other than `localhost` is not, whatever it resolves to today.
+
+    Raises:
+        ConfigError: if `url` cannot be read.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise ConfigError(url[:80], f"is not a URL: {error}") from error
     if parts.scheme == "memory":
         return True
-    host = parts.hostname or ""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def check_exposure(url: str, insecure: bool, section: str, what: str) -> None:

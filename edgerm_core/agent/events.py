@@ -31,7 +31,7 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 class Began(_Event, frozen=True):
-    """The agent process has read its records and looked at the machine. Always the first event."""
+    """The agent process knows its records and its machine: go on with the runs, and dial. Comes once."""
 
 
 class Ticked(_Event, frozen=True):

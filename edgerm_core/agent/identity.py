@@ -1,4 +1,4 @@
-"""Who this agent is: an id for life, one for each start of the machine, one for each start of the process."""
+"""Who this agent is: an id for life, one for each boot of the machine, one for each process."""
 
 from __future__ import annotations
 

@@ -104,7 +104,9 @@ class Inventory:
         self._totals = offered_resources(detected, configured, _parse("agent.reserve", config.reserve))
         for name, milli in configured.scalars.items():
             if milli > self._totals.scalars.get(name, 0):
-                log.warning("agent.resources asks for more %s than there is; offering %s", name, self._totals)
+                log.warning(
+                    "agent.resources asks for more %s than there is; offering %s", name, self._totals
+                )
         facts = detect_attributes()
         name = config.name or _usable_name(str(facts["hostname"]), agent_id)
         try:

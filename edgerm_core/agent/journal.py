@@ -117,7 +117,9 @@ class Journal:
             payloads.append(payload)
             offset += _HEAD.size + length
         if offset < len(data):
-            log.warning("journal %s: the last %d bytes are damaged and cut off", self._path, len(data) - offset)
+            log.warning(
+                "journal %s: the last %d bytes are damaged and cut off", self._path, len(data) - offset
+            )
             os.truncate(self._path, offset)
             self._size = offset
         return payloads
@@ -190,7 +192,7 @@ class Journal:
             if since and file.write(since) < len(since):
                 file.close()
                 raise OSError("the disk is full")
-            os.replace(temporary, self._path)
+            temporary.replace(self._path)
         except OSError as error:
             log.error("journal %s cannot be compacted: %s", self._path, error)
             temporary.unlink(missing_ok=True)

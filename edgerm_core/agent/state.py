@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-
 from edgerm_core.agent import events
 from edgerm_core.agent.effects import Effect, Send, WriteRecord
 from edgerm_core.agent.records import MasterKnown, Record

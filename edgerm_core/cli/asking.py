@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edgerm_core.cli.settings import Settings
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from edgerm_core.client.operator import Operator
 
 T = TypeVar("T")
+
+CONNECT_TIMEOUT_S: Final = 5.0
+"""A person waits for the answer: shorter than a program's patience, retries included."""
 
 Rows = list[dict[str, Any]]
 
@@ -27,7 +30,10 @@ def with_operator(settings: Settings, work: Callable[[Operator], Awaitable[T]]) 
 
     async def run() -> T:
         async with connect_operator(
-            settings.master_url, insecure=settings.insecure, plugins=settings.plugins
+            settings.master_url,
+            insecure=settings.insecure,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            plugins=settings.plugins,
         ) as operator:
             return await work(operator)
 

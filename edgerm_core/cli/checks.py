@@ -180,7 +180,7 @@ async def check_executors(plugins: Plugins) -> list[Check]:
 def _absent(kind: str, plugins: Plugins) -> Iterator[Check]:
     installed = {info.distribution for info in plugins.infos}
     for (known_kind, name), distribution in KNOWN.items():
-        if known_kind == kind and distribution not in installed:
+        if known_kind == kind and distribution not in installed and name not in plugins.names(kind):
             installed.add(distribution)
             yield Check(
                 f"{kind}-{name}", "missing", "not installed", f"if needed: pip install {distribution}"

@@ -11,19 +11,12 @@ import msgspec
 
 from edgerm_core.cli import checks
 from edgerm_core.cli.checks import Check
-from edgerm_core.cli.output import Column, show_json, show_table
+from edgerm_core.cli.output import COLOURS, fancy, one_line, show_json
 from edgerm_core.cli.settings import Settings
 from edgerm_core.config import default_data_dir
 from edgerm_core.errors import EdgermError
 
 MASTER_TIMEOUT_S: Final = 2.0
-
-COLUMNS: Final = (
-    Column("CHECK", lambda row: str(row["name"])),
-    Column("STATUS", lambda row: str(row["status"])),
-    Column("FOUND", lambda row: str(row["detail"])),
-    Column("FIX", lambda row: str(row["fix"])),
-)
 
 
 @click.command(short_help="say what this machine can do and how to get what is missing")
@@ -44,15 +37,22 @@ def doctor(settings: Settings, require: tuple[str, ...], as_json: bool) -> int:
     import anyio
 
     found = anyio.run(look, settings)
-    rows = [msgspec.to_builtins(check) for check in found]
     if as_json:
-        show_json(rows)
+        show_json([msgspec.to_builtins(check) for check in found])
     else:
-        show_table(COLUMNS, rows, "")
+        for check in found:
+            click.echo(format_check(check), color=fancy())
     broken = failed_requirements(found, require)
     for sentence in broken:
         click.echo(f"edgerm: {sentence}", err=True)
     return 1 if broken else 0
+
+
+def format_check(check: Check) -> str:
+    """Return one check as a line, and what to do about it as a second one."""
+    status = click.style(f"{check.status:8}", fg=COLOURS[check.status])
+    line = f"{status}{check.name:18} {one_line(check.detail)}"
+    return line + (f"\n{'':8}{'':18} -> {one_line(check.fix)}" if check.fix else "")
 
 
 async def look(settings: Settings) -> list[Check]:

@@ -2,7 +2,8 @@
 
 Exit codes:
     0    done
-    1    the request failed: refused, not found, a task failed; the sentence on stderr says why
+    1    the request failed: refused, not found, a task failed; the sentence on stderr says why. Also
+         when the reader of stdout has gone
     2    wrong usage, wrong config or wrong task spec
     3    the master could not be reached, or the connection broke
     70   a bug in edgerm
@@ -175,7 +176,7 @@ def edgerm(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code. Raises nothing but what a bug's traceback needs.
+    """Run the command line and return its exit code. Raises only with `EDGERM_DEBUG`, and only errors.
 
     Parameters:
         argv: arguments without the program's name; None: those of the process.
@@ -185,14 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = edgerm.main(args=arguments, prog_name="edgerm", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        # The reader has enough (`edgerm ps | head`). Keep the interpreter from flushing into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BaseException as error:
-        if isinstance(error, SystemExit | GeneratorExit) or os.environ.get("EDGERM_DEBUG", "0") != "0":
+        if isinstance(error, SystemExit):  # click's own end when stdout is closed.
+            return error.code if isinstance(error.code, int) else 1
+        if isinstance(first_leaf(error), BrokenPipeError):
+            # The reader has enough (`edgerm logs | head`). Keep Python from flushing into the pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if os.environ.get("EDGERM_DEBUG", "0") != "0":
             raise
         return report(error)
 

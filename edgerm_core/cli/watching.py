@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import IO, Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from edgerm_core.cli.output import note, one_line
 from edgerm_core.cli.settings import Settings
@@ -20,7 +21,7 @@ from edgerm_core.client.operator import connect_operator
 from edgerm_core.client.tasks import Task
 from edgerm_core.errors import EdgermError, RequestFailed
 from edgerm_core.ids import format_task_id
-from edgerm_core.messages import LogStream, TaskUpdate
+from edgerm_core.messages import LogStream, RefusalCode, TaskUpdate
 from edgerm_core.tasks import TaskState
 
 EXPLAIN_AFTER_S: Final = 3.0
@@ -38,7 +39,9 @@ agent follows `MAX_LOG_STREAMS` streams for everybody, and each task has two."""
 
 INTERRUPTED: Final = 130
 
-_RAN: Final = frozenset({TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED, TaskState.FAILED, TaskState.KILLED})
+_RAN: Final = frozenset(
+    {TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED, TaskState.FAILED, TaskState.KILLED}
+)
 """States in which an attempt may have an output."""
 
 
@@ -123,21 +126,18 @@ class Watch:
         self._output = output
         self._interrupted = False
         self._followers = anyio.CapacityLimiter(FOLLOWED_TASKS)
-        self._agents: dict[str, str] = {}
 
     async def run(self) -> int:
         """Return the exit code: the first in order of the tasks that is not 0, or 130 after Ctrl-C.
 
         The first Ctrl-C (or SIGTERM, SIGHUP) kills the tasks, a second one leaves at once.
         """
-        done = anyio.CancelScope()
         async with anyio.create_task_group() as group:
-            group.start_soon(self._take_signals, group.cancel_scope)
+            group.start_soon(self._take_signals, group)
             group.start_soon(self._explain_waiting)
-            with done:
-                async with anyio.create_task_group() as tasks:
-                    for index, task in enumerate(self._tasks):
-                        tasks.start_soon(self._watch, task, index)
+            async with anyio.create_task_group() as tasks:
+                for index, task in enumerate(self._tasks):
+                    tasks.start_soon(self._watch, task, index)
             group.cancel_scope.cancel()
         if self._interrupted:
             return INTERRUPTED
@@ -155,12 +155,14 @@ class Watch:
             await self._narrate(task, label)
             group.cancel_scope.deadline = anyio.current_time() + DRAIN_OUTPUT_S
         if self._output and group.cancel_scope.cancelled_caught:
-            note(f"{label}: the rest of its output has not come; try: edgerm logs {format_task_id(task.id)}")
+            note(
+                f"{label}: the rest of its output has not come; try: edgerm logs {format_task_id(task.id)}"
+            )
         printer.end()
         if self._output and task.update.result is not None:
             printer.show_result(task.update.result)
         sentence = describe_end(f"{format_task_id(task.id)} ({task.name})", task.update)
-        if sentence and not (self._output and task.update.exit_code):
+        if sentence and (many or not self._output or not task.update.exit_code):
             note(sentence)
 
     async def _narrate(self, task: Task, label: str) -> None:
@@ -171,7 +173,7 @@ class Watch:
             if update.agent_id and update.state.on_agent and (update.agent_id, update.attempt) != placed:
                 placed = (update.agent_id, update.attempt)
                 again = f" (attempt {update.attempt})" if update.attempt > 1 else ""
-                note(f"{label} placed on {await self._agent_name(update.agent_id)}{again}")
+                note(f"{label} placed on {update.agent_id}{again}")
             if update.state is TaskState.UNREACHABLE and state is not update.state:
                 note(f"{label} is UNREACHABLE: {update.message or 'its agent is silent'}")
             if update.state is TaskState.PENDING and state is not update.state:
@@ -196,11 +198,8 @@ class Watch:
                     followed = update.attempt
                 except RequestFailed as error:
                     # Its agent may be away: tried again with the task's next change.
-                    if update.state.terminal:
+                    if update.state.terminal and error.code != RefusalCode.NOT_FOUND:
                         note(f"{label}: {error}")
-
-    async def _agent_name(self, agent_id: str) -> str:
-        return self._agents.get(agent_id, agent_id)
 
     # --- all of them --------------------------------------------------------------------------
 
@@ -233,18 +232,17 @@ class Watch:
             return one_line(str(error))
         return str(row["summary"]) if row["state"] == TaskState.PENDING.name else ""
 
-    async def _take_signals(self, everything: anyio.CancelScope) -> None:
+    async def _take_signals(self, group: TaskGroup) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for _ in signals:
                 if self._interrupted:
                     note("leaving; the tasks may go on for a while")
-                    everything.cancel()
+                    group.cancel_scope.cancel()
                     return
                 self._interrupted = True
                 live = [task for task in self._tasks if not task.state.terminal]
-                note(f"killing {len(live)} tasks; once more to leave at once")
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._kill, live)
+                note(f"ending {len(live)} task{'s' * (len(live) != 1)}; once more to leave at once")
+                group.start_soon(self._kill, live)
 
     async def _kill(self, tasks: Sequence[Task]) -> None:
         try:

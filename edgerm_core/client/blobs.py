@@ -22,7 +22,7 @@ BLOB_DATA_OVERHEAD_BYTES = 128
 """More than everything in a BlobData besides its data."""
 
 UPLOAD_ATTEMPTS = 3
-"""How often an upload that the master found damaged starts again."""
+"""How often an upload that the master found damaged is tried."""
 
 
 class BlobSource:
@@ -105,38 +105,53 @@ async def upload(session: Session, source: BlobSource) -> None:
         link = await session.link()
         try:
             with link.mailbox() as (box, [request_id]):
-                if await _upload_over(link, box, request_id, source):
-                    return
+                await _upload_over(link, box, request_id, source)
+                return
         except ConnectionClosed:
             continue
-        damaged += 1
-        if damaged >= UPLOAD_ATTEMPTS:
-            raise BlobError(f"{source} arrived damaged {damaged} times; did its file change meanwhile?")
+        except _Damaged as error:
+            # Also what an earlier uploader left behind can be at fault; the master threw it away.
+            damaged += 1
+            if damaged >= UPLOAD_ATTEMPTS:
+                raise BlobError(f"{source} could not be uploaded: {error}") from error
 
 
-async def _upload_over(link: Link, box: Mailbox, request_id: int, source: BlobSource) -> bool:
-    """Upload on one connection. Return False if the master threw away what it had."""
+class _Damaged(Exception):
+    """The master did not get what was sent."""
+
+
+async def _upload_over(link: Link, box: Mailbox, request_id: int, source: BlobSource) -> None:
+    """Upload on one connection: pieces in a window, each answered with how much has arrived."""
     chunk_bytes = min(BLOB_CHUNK_BYTES, link.max_message_bytes - BLOB_DATA_OVERHEAD_BYTES)
     await link.send(BlobOffer(request_id, source.id, source.size))
-    have = sent = await _have(link, box, source)
+    answer = await _answer(link, box, source)
+    if isinstance(answer, Failed):
+        raise BlobError(f"{source}: {answer.message}")
+    have = sent = begun = answer.have
+    unanswered = 0
     while have < source.size:
-        while sent < source.size and sent - have < BLOB_WINDOW_CHUNKS * chunk_bytes:
+        if unanswered == 0 and sent > have:
+            # The pieces were left out, since they did not begin where the master's part ends.
+            if have <= begun:
+                raise _Damaged("the master does not take its pieces")
+            sent = begun = have
+        while sent < source.size and unanswered < BLOB_WINDOW_CHUNKS:
             data = await source.read(sent, chunk_bytes)
             await link.send(BlobData(request_id, source.id, sent, source.size, data))
             sent += len(data)
-        before, have = have, await _have(link, box, source)
-        if have < before:
-            return False
+            unanswered += 1
+        answer = await _answer(link, box, source)
+        if isinstance(answer, Failed):
+            raise _Damaged(answer.message)
+        unanswered -= 1
+        have = answer.have
         sent = max(sent, have)
-    return True
 
 
-async def _have(link: Link, box: Mailbox, source: BlobSource) -> int:
+async def _answer(link: Link, box: Mailbox, source: BlobSource) -> BlobState | Failed:
     answer = await link.answer(box, f"the upload of {source}")
-    if isinstance(answer, Failed):
-        raise BlobError(f"{source}: {answer.message}")
-    if not isinstance(answer, BlobState):
+    if not isinstance(answer, BlobState | Failed):
         raise ProtocolError(
             f"the master answered an upload with {type(answer).__name__}, expected BlobState"
         )
-    return answer.have
+    return answer

@@ -169,8 +169,12 @@ class MapExecutor:
         # Every task gives its place back when it has ended or its kill has been sent.
         for _ in range(self._max_in_flight):
             self._places.acquire()
-        with self._stack:
-            self._portal.call(self._leave)
+        try:
+            with self._stack:
+                self._portal.call(self._leave)
+        finally:
+            # Whoever waits for a place in `submit` must learn that there will be none.
+            self._places.release(self._max_in_flight)
 
     def __enter__(self) -> Self:
         return self

@@ -420,14 +420,16 @@ class Framework:
                 log.debug("%s from the master was not expected here", type(message).__name__)
 
     async def on_link(self, link: Link) -> None:
-        """See `Peer.on_link`: what was promised is void, what is known is asked for again."""
-        self._book.clear("the connection it came over was lost")
-        self._uploaded.clear()
+        """See `Peer.on_link`: what is known is asked for again; what was promised is void at its end."""
         if self._suppressed:
             link.post(Suppress())
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._keep_reconciled, link)
-            group.start_soon(self._keep_master_supplied, link)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._keep_reconciled, link)
+                group.start_soon(self._keep_master_supplied, link)
+        finally:
+            self._book.clear("the connection it came over was lost")
+            self._uploaded.clear()
 
     async def _keep_reconciled(self, link: Link) -> None:
         """Ask where the tasks stand, now and then; the next connection does it anew."""
@@ -487,20 +489,20 @@ def split_submission(
     """Split (key, draft) pairs into runs that each fit one Submit.
 
     Raises:
-        SpecError: if one spec alone is too large or makes too many instances.
+        SpecError: if one spec alone is too large.
     """
     if not pairs:
         return []
-    count = sum(draft.spec.instances for _, draft in pairs)
-    if count <= MAX_SUBMIT_TASKS:
+    # One spec alone never makes more: check_spec has seen to that.
+    if sum(draft.spec.instances for _, draft in pairs) <= MAX_SUBMIT_TASKS:
         size = len(encode(submission(0, pairs)))
         if size <= max_bytes:
             return [pairs]
-        problem = f"its description of {size} bytes does not fit into a message of {max_bytes} bytes"
-    else:
-        problem = f"{count} instances are more than the {MAX_SUBMIT_TASKS} that one submit may make"
-    if len(pairs) == 1:
-        raise SpecError(f"task {pairs[0][1].spec.name}: {problem}")
+        if len(pairs) == 1:
+            raise SpecError(
+                f"task {pairs[0][1].spec.name}: its description of {size} bytes does not fit into a "
+                f"message of {max_bytes} bytes; put large data into files"
+            )
     middle = len(pairs) // 2
     return split_submission(pairs[:middle], max_bytes) + split_submission(pairs[middle:], max_bytes)
 

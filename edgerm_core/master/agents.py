@@ -121,6 +121,7 @@ def reconcile(state: MasterState, agent: AgentRecord, reports: tuple[TaskReport,
         if task is None or not current or task.state.terminal:
             order_ghost_kill(state, agent, report.task_id, report.attempt)
         elif task.id in agent.holdings:
+            confirm(state, agent, task)
             if task.state is TaskState.UNREACHABLE:
                 come_back(state, agent, task, report)
         elif (task.id, report.attempt) in agent.ghosts:
@@ -136,6 +137,15 @@ def reconcile(state: MasterState, agent: AgentRecord, reports: tuple[TaskReport,
     resend_orders(state, agent, at_once=True)
 
 
+def confirm(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
+    """The agent says that it has the attempt: its launch need not be repeated."""
+    if not task.confirmed:
+        task.confirmed = True
+        state.dirty["task", task.id] = None
+    if not task.kill_reason:
+        agent.unconfirmed.discard(task.id)
+
+
 def come_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: TaskReport) -> None:
     """An UNREACHABLE task's agent is back, and the task still runs there."""
     task.restarts = report.restarts
@@ -149,6 +159,7 @@ def come_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: 
 def take_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: TaskReport) -> None:
     """A task that waits for its replacement runs after all: keep that run instead of a second start."""
     state.unqueue_task(task)
+    task.confirmed = True
     state.from_ghost(agent, task.id, report.attempt)
     task.restarts = report.restarts
     text = "its agent came back before a replacement was placed"
@@ -157,7 +168,7 @@ def take_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: 
 
 def missing(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
     """The agent does not know an attempt that it should run."""
-    if not task.status_seq:
+    if not task.confirmed:
         # It never confirmed the launch: the order was lost and goes out again.
         if task.state is TaskState.UNREACHABLE and not task.kill_reason:
             state.move_task(task, TaskState.STAGING, Reason.AGENT_RETURNED, "master")

@@ -94,6 +94,7 @@ class TaskRow(msgspec.Struct, array_like=True):
     signal: int | None
     result: bytes | None
     acknowledged: bool
+    confirmed: bool
     story: list[StoryEntry]
 
 
@@ -169,6 +170,7 @@ def _task_row(task: TaskRecord) -> TaskRow:
         task.signal,
         task.result,
         task.acknowledged,
+        task.confirmed,
         task.story,
     )
 
@@ -320,7 +322,7 @@ def _restore_task(state: MasterState, key: bytes, spec: SpecRow, row: TaskRow) -
     holding = Holding(task.id, task.attempt, task.framework_id, task.resources, charge)
     agent.holdings[task.id] = holding  # `restore` recounts what is free once all are booked.
     state.charge(task.framework_id, charge, +1)
-    if not task.status_seq or task.kill_reason:
+    if not task.confirmed or task.kill_reason:
         agent.unconfirmed.add(task.id)
     if task.state is TaskState.UNREACHABLE:
         agents.arm_loss(state, task)

@@ -154,6 +154,7 @@ class TaskRecord:
         "attempt",
         "avoid",
         "changed_at",
+        "confirmed",
         "exit_code",
         "failures",
         "framework_id",
@@ -213,7 +214,9 @@ class TaskRecord:
         self.resources = EMPTY
         #: Restarts in place within the attempt.
         self.restarts = 0
-        #: Last status update taken in, within the attempt; 0: the agent has not confirmed it.
+        #: The agent has said, in a status update or in a registration, that it has the attempt.
+        self.confirmed = False
+        #: Last status update taken in, within the attempt.
         self.status_seq = 0
         #: When its latest order was sent.
         self.sent_at = 0.0

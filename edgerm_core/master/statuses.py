@@ -46,6 +46,7 @@ def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, upd
     if update.seq <= task.status_seq or task.state.terminal:
         return
     task.status_seq = update.seq
+    task.confirmed = True
     take_in(state, agent, task, update)
 
 

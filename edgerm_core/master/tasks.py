@@ -164,6 +164,7 @@ def place(
     task.resources = granted
     task.restarts = 0
     task.status_seq = 0
+    task.confirmed = False
     task.exit_code = task.signal = task.result = None
     charge = fair_amounts(granted, agent.devices)
     state.hold(agent, Holding(task.id, task.attempt, task.framework_id, granted, charge))
@@ -256,7 +257,7 @@ def lose_attempt(
         if reason in (Reason.AGENT_REMOVED, Reason.AGENT_UNREACHABLE):
             final = TaskState.GONE
         else:
-            final = TaskState.FAILED if task.status_seq else TaskState.DROPPED
+            final = TaskState.FAILED if task.confirmed else TaskState.DROPPED
         text = f"lost {task.losses} times, last: {message or reason}"
         why = Reason.TOO_MANY_LOSSES if policy.losses else reason
         end_task(state, task, final, why, source, text)

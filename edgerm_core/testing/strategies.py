@@ -91,6 +91,8 @@ def _struct(cls: type[Any]) -> st.SearchStrategy[Any]:
     fields = {}
     for field in msgspec.inspect.type_info(cls).fields:  # type: ignore[attr-defined]
         strategy = _of(field.type)
+        if field.name == "implementations":
+            strategy = st.lists(_of(field.type.item_type), min_size=1, max_size=2).map(tuple)
         # Now and then the default, so that left-out fields are seen in every combination.
         if field.default is not msgspec.NODEFAULT:
             strategy = st.just(field.default) | strategy

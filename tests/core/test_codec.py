@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgerm_core import limits
 from edgerm_core.codec import decode_batch, encode, encode_batch
 from edgerm_core.errors import DecodeError
+from edgerm_core.ids import OfferId, TaskId
 from edgerm_core.messages import (
     AnyMessage,
     Decline,
@@ -19,7 +20,6 @@ from edgerm_core.messages import (
     HeartbeatAck,
     Kill,
     Query,
-    Register,
     StatusUpdate,
     Submit,
 )
@@ -28,6 +28,7 @@ from edgerm_core.testing.strategies import message_of, messages
 
 BOUNDED = settings(max_examples=200, deadline=None)
 MIB = 1 << 20
+T1 = TaskId(1)
 
 
 def tagged(number: int, inner: bytes) -> bytes:
@@ -68,17 +69,17 @@ def test_a_batch_comes_back_as_it_was_and_is_the_sum_of_its_messages(batch: list
 def test_trailing_defaults_are_left_out() -> None:
     assert encode(Heartbeat()) == b"\x81\x03"
     assert encode(HeartbeatAck()) == b"\x81\x04"
-    assert len(cbor2.loads(encode(StatusUpdate(1, 1, 1, TaskState.RUNNING)))) == 5
-    assert len(cbor2.loads(encode(StatusUpdate(1, 1, 1, TaskState.RUNNING, restarts=1)))) == 8
+    assert len(cbor2.loads(encode(StatusUpdate(T1, 1, 1, TaskState.RUNNING)))) == 5
+    assert len(cbor2.loads(encode(StatusUpdate(T1, 1, 1, TaskState.RUNNING, restarts=1)))) == 8
 
 
 def test_an_empty_result_is_not_the_same_as_none() -> None:
-    update = StatusUpdate(1, 1, 1, TaskState.FINISHED, result=b"")
+    update = StatusUpdate(T1, 1, 1, TaskState.FINISHED, result=b"")
     assert decode_batch(encode(update)) == [update]
 
 
 @BOUNDED
-@given(messages(), st.lists(st.integers() | st.text() | st.none(), max_size=3))
+@given(messages(), st.lists(st.integers(0, 99) | st.text() | st.none(), max_size=3))
 def test_what_a_later_version_appends_is_ignored(message: AnyMessage, later: list[object]) -> None:
     full = [
         type(message).__struct_config__.tag,
@@ -99,7 +100,7 @@ def test_unknown_keys_of_a_spec_are_ignored() -> None:
 
 def test_indefinite_lengths_and_wide_integers_are_understood() -> None:
     assert decode_batch(b"\x9f\x18\x03\xff") == [Heartbeat()]
-    assert decode_batch(b"\x9f\x09\x1b\0\0\0\0\0\0\0\x11\x01\x05\xff") == [Kill(17, 1, 5.0)]
+    assert decode_batch(b"\x9f\x09\x1b\0\0\0\0\0\0\0\x11\x01\x05\xff") == [Kill(TaskId(17), 1, 5.0)]
 
 
 # --- limits ----------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def test_a_duration_that_is_no_duration_is_refused(seconds: str) -> None:
     frame = cbor2.dumps([31, [1], float(seconds)])
     with pytest.raises(DecodeError, match=r"at `\$\[0\]\[2\]`"):
         decode_batch(frame)
-    assert decode_batch(cbor2.dumps([31, [1], 7])) == [Decline((1,), 7.0)]
+    assert decode_batch(cbor2.dumps([31, [1], 7])) == [Decline((OfferId(1),), 7.0)]
 
 
 @pytest.mark.parametrize(
@@ -252,13 +253,12 @@ def test_a_duration_that_is_no_duration_is_refused(seconds: str) -> None:
         [6, 1, 1, 0, 4],
         [6, 1, 1, 1, 7],
         [6, 1, 1, 1, 4, "", "", -1],
-        [6, 1, 1, 1, 4, "", "", 0, None, None, b"x" * (limits.MAX_RESULT_BYTES + 1)],
         [31, [0]],
         [10, 1, b"short", 0, 1],
         [10, 1, bytes(32), -1, 1],
         [2, 1, float("nan"), 1.0],
         [20, [1], ["f"]],
-        [22, 1, ["k" * 129], []],
+        [42, 1, "k" * 129],
         [50, -1],
         [50],
         [],
@@ -274,13 +274,6 @@ def test_a_duration_that_is_no_duration_is_refused(seconds: str) -> None:
 def test_wrong_values_are_refused(raw: object) -> None:
     with pytest.raises(DecodeError):
         decode_batch(cbor2.dumps(raw))
-
-
-@pytest.mark.parametrize("identity", ["", "a b", "a\n", "-a", "x" * 65, "a/b", "\x1b[2J"])
-def test_an_agent_may_not_call_itself_anything(identity: str) -> None:
-    with pytest.raises(DecodeError):
-        decode_batch(cbor2.dumps([1, [1, 1], [identity], "boot", "inc"]))
-    assert isinstance(decode_batch(cbor2.dumps([1, [1, 1], ["gw-1"], "boot", "inc"]))[0], Register)
 
 
 @pytest.mark.parametrize(

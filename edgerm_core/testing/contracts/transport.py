@@ -43,7 +43,7 @@ FLOOD_MESSAGES: Final = 512
 FLOOD_MESSAGE_BYTES: Final = 64 << 10
 """32 MiB altogether: more than any sane transport and its kernel keep on the way for one connection."""
 
-STALLED_S: Final = 0.5
+STALLED_S: Final = 0.3
 """A sender that has not got on for this long is taken to wait."""
 
 
@@ -114,6 +114,11 @@ class TransportContract:
     def dialer(self, transport: Transport) -> Transport:
         """The dialing side, where it needs a configuration of its own."""
         return transport
+
+    @pytest.fixture
+    def small_dialer(self, small_transport: Transport) -> Transport:
+        """The dialing side with the small limit, where it needs a configuration of its own."""
+        return small_transport
 
     @pytest.fixture
     def bad_urls(self, transport: Transport) -> list[str]:
@@ -204,13 +209,14 @@ class TransportContract:
         transport: Transport,
         dialer: Transport,
         small_transport: Transport,
+        small_dialer: Transport,
         listen_url: str,
         small_side: str,
     ) -> None:
         if small_side == "listening":
             pair = serving_pair(small_transport, dialer, listen_url)
         else:
-            pair = serving_pair(transport, small_transport, listen_url)
+            pair = serving_pair(transport, small_dialer, listen_url)
         async with pair as (dialing, listening):
             source, sink = (dialing, listening) if small_side == "listening" else (listening, dialing)
             assert sink.max_message_bytes == SMALL_MESSAGE_BYTES

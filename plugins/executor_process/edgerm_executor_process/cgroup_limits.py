@@ -48,7 +48,7 @@ class GroupPlan(msgspec.Struct, frozen=True):
     v2: bool = False
     base: dict[str, str] = {}
     path: dict[str, str] = {}
-    writes: tuple[Write, ...] = ()
+    writes: list[Write] = []
 
 
 def mem_limit_bytes(resources: Resources) -> int | None:
@@ -83,15 +83,14 @@ def plan_groups(
         writes += _cpu_v2(milli) if v2 else _cpu_v1(milli)
     if v2:
         # Without a controller a group still holds the run's processes together.
-        parents = set(found.parents.values())
-        base = {"all": str(parent) for parent in parents}
+        base = {"all": str(next(iter(found.parents.values())))} if found.parents else {}
     else:
         # cpuacct and memory are joined also without a limit: they count what the run uses. cpu does
         # nothing but limit, and moving a process into it takes a millisecond.
         used = {"pids", "memory", "cpuacct"} | {write.controller for write in writes}
         base = {name: str(path) for name, path in sorted(found.parents.items()) if name in used}
     path = {name: str(Path(parent, "edgerm", agent_group, run_group)) for name, parent in base.items()}
-    return GroupPlan(v2, base, path, tuple(writes))
+    return GroupPlan(v2, base, path, writes)
 
 
 def _memory_v1(size: int) -> list[Write]:

@@ -1,6 +1,6 @@
 """The control groups of one run: made, filled, read, emptied, removed. Part of the keeper."""
 
-# ruff: noqa: PTH103, PTH106, PTH112, PTH118, PTH120, PTH123
+# ruff: noqa: PTH103, PTH106, PTH112, PTH118, PTH120
 from __future__ import annotations
 
 import errno
@@ -139,7 +139,9 @@ def _pass_down(level: str) -> None:
     Raises:
         OSError: if the kernel refuses although no process is in the group any more.
     """
-    wanted = [name for name in ("cpu", "memory", "pids") if name in _read(f"{level}/cgroup.controllers").split()]
+    wanted = [
+        name for name in ("cpu", "memory", "pids") if name in _read(f"{level}/cgroup.controllers").split()
+    ]
     control = f"{level}/cgroup.subtree_control"
     if set(wanted) <= set(_read(control).split()):
         return

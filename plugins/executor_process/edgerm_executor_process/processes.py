@@ -1,6 +1,6 @@
 """What /proc says about processes. Part of the keeper: standard library only, and little of it."""
 
-# ruff: noqa: PTH123, PTH208
+# ruff: noqa: PTH208
 from __future__ import annotations
 
 import os

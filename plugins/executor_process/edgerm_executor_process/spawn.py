@@ -4,11 +4,12 @@ fork and exec are used rather than posix_spawn because the child has to join its
 its program begins; the keeper is small and has one thread, so its fork is cheap and safe.
 """
 
-# ruff: noqa: PTH110, PTH113, PTH118, S606
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import time
 
@@ -23,6 +24,9 @@ BUSY_WAIT_S: Final = 0.02
 
 FAILED_EXIT: Final = 127
 """Of a child that never became the task; nobody sees it but the keeper."""
+
+task_file_limit: tuple[int, int] | None = None
+"""Limit of open files that tasks get, where the keeper has raised its own."""
 
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -50,19 +54,25 @@ def find_program(name: str, env: dict[str, str], work_dir: str) -> str:
         if not os.path.exists(path):
             raise StartError(f"command {name} is not there: no such file on this agent")
         _check_program(name, path)
-        return path
+        return (
+            name  # Relative to the working directory, which the task's user may not reach by its full path.
+        )
     for directory in env["PATH"].split(":"):
         path = os.path.join(work_dir, directory or ".", name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
-    raise StartError(f"command {name} is not found on this agent in PATH={env['PATH']}: is it installed there?")
+    raise StartError(
+        f"command {name} is not found on this agent in PATH={env['PATH']}: is it installed there?"
+    )
 
 
 def _check_program(name: str, path: str) -> None:
     if os.path.isdir(path):
         raise StartError(f"command {name} is a directory, not a program")
     if not os.access(path, os.X_OK):
-        raise StartError(f"command {name} is not executable: chmod +x it, or set the file's executable flag")
+        raise StartError(
+            f"command {name} is not executable: chmod +x it, or set the file's executable flag"
+        )
 
 
 def spawn(
@@ -124,8 +134,10 @@ def _become(
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         # All other descriptors close themselves on exec (PEP 446).
-        for number in _IGNORED_BY_PYTHON:
-            signal.signal(number, signal.SIG_DFL)
+        for ignored in _IGNORED_BY_PYTHON:
+            signal.signal(ignored, signal.SIG_DFL)
+        if task_file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, task_file_limit)
         os.umask(0o022)
         step = "work_dir"
         os.chdir(work_dir)
@@ -157,7 +169,7 @@ _RECOVERABLE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ETXTBSY, errn
 
 def explain(told: bytes, name: str, work_dir: str) -> StartError:
     """Return the error for what a child said before it gave up."""
-    step, number_text, text = (told.decode("utf-8", "replace").split(" ", 2) + ["0", ""])[:3]
+    step, number_text, text = [*told.decode("utf-8", "replace").split(" ", 2), "0", ""][:3]
     number = int(number_text) if number_text.isdigit() else 0
     recoverable = number in _RECOVERABLE
     if step == "exec":
@@ -174,10 +186,14 @@ def explain(told: bytes, name: str, work_dir: str) -> StartError:
         if number == errno.EACCES:
             return StartError(f"command {name} may not be executed: file or mount permissions forbid it")
         if number == errno.E2BIG:
-            return StartError(f"command {name}: arguments and environment are larger than this kernel allows")
+            return StartError(
+                f"command {name}: arguments and environment are larger than this kernel allows"
+            )
         return StartError(f"command {name} cannot be executed: {text}", recoverable)
     if step == "work_dir":
-        return StartError(f"working directory {work_dir} cannot be entered: {os.strerror(number)}", recoverable)
+        return StartError(
+            f"working directory {work_dir} cannot be entered: {os.strerror(number)}", recoverable
+        )
     if step == "user":
         return StartError(f"cannot become the user of [executor.process]: {text}", recoverable)
     if step == "group":

@@ -9,7 +9,7 @@ import wasmtime
 
 from edgerm_executor_wasm.clock import Sleeper, define_clock
 
-SETTINGS: Final = "epochs; one memory; no gc; one compiler thread"
+SETTINGS: Final = "epochs; one memory; no threads; no gc"
 """Names what `_config` sets beyond wasmtime's defaults. Compiled modules of other settings are not used."""
 
 MAX_TABLES: Final = 16
@@ -36,6 +36,8 @@ def _config(space: int) -> wasmtime.Config:
     config.epoch_interruption = True
     # A store's limit counts for each memory; with one memory it is the task's limit.
     config.wasm_multi_memory = False
+    # Waiting on shared memory blocks a thread that no epoch can interrupt.
+    config.wasm_threads = False
     # Its heap would be memory beside the task's limit.
     config.wasm_gc = False
     # A large module must not take all processors from the tasks that run.

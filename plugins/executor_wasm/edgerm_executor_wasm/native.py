@@ -42,6 +42,8 @@ _store_limiter = _bind("wasmtime_store_limiter")
 _store_delete = _bind("wasmtime_store_delete", ffi.dll)
 _set_epoch_deadline = _bind("wasmtime_context_set_epoch_deadline")
 _yield_at_deadline = _bind("wasmtime_context_epoch_deadline_async_yield_and_update")
+# Declared as returning an error, but the library's function returns nothing, so the value is noise.
+_yield_at_deadline.restype = None  # type: ignore[attr-defined]
 _set_wasi = _bind("wasmtime_context_set_wasi", ffi.dll)
 _instantiate_async = _bind("wasmtime_instance_pre_instantiate_async")
 _call_async = _bind("wasmtime_func_call_async")
@@ -76,7 +78,8 @@ class Store:
         mem_bytes: limit of its linear memory.
         table_elements: limit of each table.
         tables: limit of the number of tables.
-        wasi: consumed.
+        slice_ticks: epochs after which the guest pauses.
+        wasi: consumed; None: the module uses none.
     """
 
     __slots__ = ("_memory", "_pointer", "context", "instance")
@@ -87,6 +90,7 @@ class Store:
         mem_bytes: int,
         table_elements: int,
         tables: int,
+        slice_ticks: int,
         wasi: wasmtime.WasiConfig | None,
     ) -> None:
         self._pointer = _store_new(engine.ptr(), None, NO_FINALIZER)
@@ -94,9 +98,9 @@ class Store:
         self.instance = ffi.wasmtime_instance_t()
         self._memory: Pointer = None
         _store_limiter(self._pointer, mem_bytes, table_elements, 1, tables, 1)
-        # At each deadline the guest pauses, and the next deadline is one tick later.
-        _set_epoch_deadline(self.context, 1)
-        _check(_yield_at_deadline(self.context, 1))
+        # At each deadline the guest pauses, and the next one is again so many ticks later.
+        _set_epoch_deadline(self.context, slice_ticks)
+        _yield_at_deadline(self.context, slice_ticks)
         if wasi is not None:
             _check(_set_wasi(self.context, wasi._consume()))
 
@@ -157,7 +161,9 @@ class Store:
     def _export(self, name: str) -> Pointer:
         raw = name.encode()
         found = ffi.wasmtime_extern_t()
-        there = _export_get(self.context, byref(self.instance), ctypes.create_string_buffer(raw), len(raw), byref(found))
+        there = _export_get(
+            self.context, byref(self.instance), ctypes.create_string_buffer(raw), len(raw), byref(found)
+        )
         return found if there else None
 
 
@@ -168,8 +174,8 @@ class Future:
 
     def __init__(self) -> None:
         self.pointer: Pointer = None
-        self.trap = POINTER(ffi.wasm_trap_t)()
-        self.error = POINTER(ffi.wasmtime_error_t)()
+        self.trap: Pointer = POINTER(ffi.wasm_trap_t)()
+        self.error: Pointer = POINTER(ffi.wasmtime_error_t)()
         self.args: Pointer = None
         self.results: Pointer = None
         self.function: Pointer = None
@@ -212,7 +218,7 @@ def _view(context: Pointer, memory: Pointer) -> memoryview:
 
 def caller_memory(caller: Pointer) -> memoryview | None:
     """Return the memory of the instance that called a host function; to be used within that call."""
-    found = ffi.wasmtime_extern_t()
+    found: Pointer = ffi.wasmtime_extern_t()
     if not _caller_export(caller, ctypes.create_string_buffer(b"memory"), 6, byref(found)):
         return None
     if found.kind != ffi.WASMTIME_EXTERN_MEMORY.value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import wasmtime
@@ -15,7 +16,9 @@ RESULT_INVALID: Final = "result-invalid"
 MAX_FRAMES: Final = 20
 """Frames of a trap's backtrace that are reported, innermost first."""
 
-STOPPED: Final = ExitResult(ok=False, reason=Reason.KILLED_BY_REQUEST, message="The module was stopped on request.")
+STOPPED: Final = ExitResult(
+    ok=False, reason=Reason.KILLED_BY_REQUEST, message="The module was stopped on request."
+)
 
 
 class ResultError(Exception):
@@ -84,7 +87,8 @@ def refused(error: wasmtime.WasmtimeError, mem_limit_bytes: int) -> ExitResult:
 def root_cause(error: wasmtime.WasmtimeError) -> str:
     """Return the last line of wasmtime's chain of causes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else "unknown error"
+    # Several causes are numbered.
+    return re.sub(r"^\d+: ", "", lines[-1]).rstrip(".") if lines else "unknown error"
 
 
 def _mib(amount_bytes: int) -> str:

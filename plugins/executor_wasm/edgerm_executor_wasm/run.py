@@ -16,6 +16,7 @@ from edgerm_executor_wasm.engine import MAX_TABLE_ELEMENTS, MAX_TABLES, Host
 from edgerm_executor_wasm.module import Module
 from edgerm_executor_wasm.output import Output
 from edgerm_executor_wasm.share import CpuShare
+from edgerm_executor_wasm.ticker import SLICE_TICKS
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Run:
             )
             self.clock_origin = time.monotonic()
         self._store = native.Store(
-            self._host.engine, self._mem_limit_bytes, MAX_TABLE_ELEMENTS, MAX_TABLES, wasi
+            self._host.engine, self._mem_limit_bytes, MAX_TABLE_ELEMENTS, MAX_TABLES, SLICE_TICKS, wasi
         )
         store = self._store
         yield store.instantiate(self._module.prepared)
@@ -165,7 +166,9 @@ class Run:
     def _read_bytes(self, store: native.Store, packed: int) -> bytes:
         start, length = packed >> 32 & 0xFFFFFFFF, packed & 0xFFFFFFFF
         if length > MAX_RESULT_BYTES:
-            raise outcome.ResultError(f"The result of {length} bytes exceeds the limit of {MAX_RESULT_BYTES}.")
+            raise outcome.ResultError(
+                f"The result of {length} bytes exceeds the limit of {MAX_RESULT_BYTES}."
+            )
         memory = store.memory()
         if start + length > len(memory):
             raise outcome.ResultError(f"The result at {start}, {length} bytes, is outside the memory.")

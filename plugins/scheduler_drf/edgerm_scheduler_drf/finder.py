@@ -1,8 +1,8 @@
 """Finds the agent for a demand: one that suits and has enough, by preference, then by rank.
 
-With `pack`, agents are filled in order of capability and then id: first fit. Within a search nothing is
-looked at twice: slots before `floor` did not fit and cannot until something is freed there, which the
-index logs. With `spread` the least loaded agent of the smallest computing class is taken.
+With `pack`, agents are filled in order of capability and then id: first fit. With `spread` the least
+loaded agent of the smallest computing class is taken. Either way no search looks twice at slots before
+its `floor`: nothing fitted there, and nothing can until something is freed, which the index logs.
 """
 
 from __future__ import annotations
@@ -64,15 +64,11 @@ class Finder:
         match = self._matches.get(demand, agents)
         skip = {slot for agent_id in demand.avoid if (slot := index.slot(agent_id)) is not None}
         check = _without(skip, accept) if skip else accept
-        if self._spread:
-            for level in match.levels:
-                if (found := index.best(needs, level, check)) is not None:
-                    return found
-        else:
-            search = self._search(demand, match.serial, len(match.levels))
-            for number, level in enumerate(match.levels):
-                if (found := self._first(search, number, needs, level, check)) is not None:
-                    return found
+        search = self._search(demand, match.serial, len(match.levels))
+        find = self._roomiest if self._spread else self._first
+        for number, level in enumerate(match.levels):
+            if (found := find(search, number, needs, level, check)) is not None:
+                return found
         for level in match.levels:
             for slot in sorted(skip):
                 if level[index.size + slot] and index.has(slot, needs) and (accept is None or accept(slot)):
@@ -92,6 +88,21 @@ class Finder:
         search.floors[number] = index.size if found is None else found
         return found
 
+    def _roomiest(
+        self, search: _Search, number: int, needs: Columns, level: bytearray, accept: Accept | None
+    ) -> int | None:
+        index = self._index
+        search.revisit[number] = fitting = [
+            slot
+            for slot in search.revisit[number]
+            if level[index.size + slot] and index.has(slot, needs) and (accept is None or accept(slot))
+        ]
+        if fitting:  # All of them are of smaller classes than those from the floor on.
+            return min(fitting, key=lambda slot: (index.rank(slot), slot))
+        found = index.best(needs, search.floors[number], level, accept)
+        search.floors[number] = index.size if found is None else index.class_start(found)
+        return found
+
     def _search(self, demand: Demand, serial: int, levels: int) -> _Search:
         index = self._index
         search = self._searches.get(demand)
@@ -106,9 +117,11 @@ class Finder:
         elif search.read < end:
             for slot in set(index.growth[search.read - index.growth_base :]):
                 for floor, revisit in zip(search.floors, search.revisit, strict=True):
-                    if slot < floor and slot not in revisit:
+                    if slot < floor:
                         heapq.heappush(revisit, slot)
             search.read = end
+            if max(map(len, search.revisit)) > index.size:  # Starting anew is cheaper than so many.
+                search = self._searches[demand] = _Search(serial, index.generation, levels, end)
         return search
 
 

@@ -71,6 +71,7 @@ class AgentIndex:
 
         Agents that came, or were moved by it, have nothing free until `set` says what.
         """
+        hidden = [self._agents[slot] for slot in self.hidden]
         coming: list[tuple[int, AgentId]] = []
         for agent_id, capability in capabilities.items():
             known = self._keys.get(agent_id)
@@ -81,10 +82,11 @@ class AgentIndex:
                 known = None
             if capability is not None and known is None:
                 coming.append((capability, agent_id))
-        if not all(self._squeeze_in(key) for key in coming):
+        moved = not all(self._squeeze_in(key) for key in coming)
+        if moved:
             self._rebuild(coming)
-            return True
-        return False
+        self.hidden = {self._slots[self._keys[agent]] for agent in hidden if agent in self._keys}
+        return moved
 
     def columns(self, needs: Sequence[tuple[str, int]]) -> Columns:
         """Return the columns to search, to be used before the next `place`."""
@@ -93,7 +95,7 @@ class AgentIndex:
     def has(self, slot: int, needs: Columns) -> bool:
         """Return whether the slot may be used and has that much of everything asked for."""
         leaf = self.size + slot
-        return self._open(slot) and all((column[leaf] if column is not self._zero else 0) >= milli for column, milli in needs)
+        return self._open(slot) and all(column[leaf] >= milli for column, milli in needs)
 
     def amounts(self, slot: int) -> dict[str, int]:
         """Return what is free in the slot, by name."""
@@ -144,14 +146,9 @@ class AgentIndex:
             accept: what amounts cannot say, asked for the slots that have enough.
         """
         size = self.size
-        if start >= size or any(column is self._zero for column, _ in needs):
+        if start >= size:
             return None
-        node = size + start
-        stack = [node]
-        while node > 1:
-            if not node & 1:
-                stack.append(node + 1)
-            node >>= 1
+        stack = self._from(start)
         stack.reverse()
         while stack:
             node = stack.pop()
@@ -169,15 +166,17 @@ class AgentIndex:
         return None
 
     def best(
-        self, needs: Columns, allowed: bytearray | None, accept: Callable[[int], bool] | None
+        self, needs: Columns, start: int, allowed: bytearray | None, accept: Callable[[int], bool] | None
     ) -> int | None:
-        """Return the slot of the least rank that has enough, is allowed, and is accepted."""
-        if any(column is self._zero for column, _ in needs):
-            return None
+        """Return the slot of the least rank from `start` on that has enough, is allowed and accepted."""
         size, rank = self.size, self._rank
-        heap = [(rank[1], 1)]
+        if start >= size:
+            return None
+        # Equal ranks: deeper nodes first, or all of the tree would be opened before the first leaf.
+        heap = [(rank[node], -node.bit_length(), node) for node in self._from(start)]
+        heapq.heapify(heap)
         while heap:
-            _, node = heapq.heappop(heap)
+            _, _, node = heapq.heappop(heap)
             if allowed is not None and not allowed[node]:
                 continue
             for column, milli in needs:
@@ -185,11 +184,33 @@ class AgentIndex:
                     break
             else:
                 if node < size:
-                    heapq.heappush(heap, (rank[2 * node], 2 * node))
-                    heapq.heappush(heap, (rank[2 * node + 1], 2 * node + 1))
+                    for child in (2 * node, 2 * node + 1):
+                        heapq.heappush(heap, (rank[child], -child.bit_length(), child))
                 elif self._open(node - size) and (accept is None or accept(node - size)):
                     return node - size
         return None
+
+    def rank(self, slot: int) -> int:
+        """Return the rank of a slot."""
+        return self._rank[self.size + slot]
+
+    def class_start(self, slot: int) -> int:
+        """Return the first slot of agents whose capability has as many bits as that of this one."""
+        agent_id = self._agents[slot]
+        assert agent_id is not None
+        bits = self._keys[agent_id][0].bit_length()
+        at = bisect_left(self._order, (1 << (bits - 1) if bits else 0, AgentId("")))
+        return self._slots[self._order[at]]
+
+    def _from(self, start: int) -> list[int]:
+        """Return the nodes that together cover all slots from `start` on, first to last."""
+        node = self.size + start
+        nodes = [node]
+        while node > 1:
+            if not node & 1:
+                nodes.append(node + 1)
+            node >>= 1
+        return nodes
 
     def _open(self, slot: int) -> bool:
         return self._agents[slot] is not None and slot not in self.hidden
@@ -220,7 +241,6 @@ class AgentIndex:
         self.size = 1 << (2 * len(here)).bit_length()
         self.growth.clear()
         self.growth_base = 0
-        hidden = [self._agents[slot] for slot in self.hidden]
         stride = max(1, self.size // (len(here) + 1))
         self._order = here
         self._slots = {key: index * stride for index, key in enumerate(here)}
@@ -228,7 +248,6 @@ class AgentIndex:
         self._agents = [None] * self.size
         for key, slot in self._slots.items():
             self._agents[slot] = key[1]
-        self.hidden = {self._slots[self._keys[agent]] for agent in hidden if agent in self._keys}
         moves = [(old[key], self.size + self._slots[key]) for key in here if key in old]
         self._zero = [0] * (2 * self.size)
         self._columns = {}

@@ -150,9 +150,7 @@ class Facts:
 
 def preference_score(spec: TaskSpec, agent: AgentView) -> float:
     """Return the sum of the weights of the preferences that hold on the agent."""
-    return sum(
-        (p.weight for p in spec.preferences if satisfies(p.constraint, agent.attributes)), start=0.0
-    )
+    return sum((p.weight for p in spec.preferences if satisfies(p.constraint, agent.attributes)), start=0.0)
 
 
 def _canonical(value: AttributeValue) -> str | float:

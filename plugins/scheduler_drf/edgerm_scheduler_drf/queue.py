@@ -27,6 +27,7 @@ class Queue:
         self._tasks: dict[Demand, list[TaskId]] = {}
         self._ready: list[Head] = []
         self._parked: list[Head] = []
+        self._parked_at: dict[Demand, TaskId] = {}
 
     def add(self, task_id: TaskId, demand: Demand) -> None:
         """Let a task wait."""
@@ -58,14 +59,21 @@ class Queue:
             head = self._head(demand)
             if head is None or not demand.blocked:
                 heapq.heappop(self._parked)
+                self._parked_at.pop(demand, None)
             elif head != shown:
                 heapq.heapreplace(self._parked, (head, number, demand))
+                self._parked_at[demand] = head
             else:
                 return head, demand
         return None
 
+    def unpark_oldest(self) -> None:
+        """Leave out what `oldest_parked` returned, until it is woken."""
+        _, _, demand = heapq.heappop(self._parked)
+        self._parked_at.pop(demand, None)
+
     def wake(self, demand: Demand) -> None:
-        """Look at a demand again that was parked."""
+        """Show a demand again that was parked: as ready, or as parked if it is still blocked."""
         head = self._head(demand)
         if head is not None:
             self._show(head, demand)
@@ -80,7 +88,10 @@ class Queue:
     def _show(self, head: TaskId, demand: Demand) -> None:
         if demand.blocked:
             demand.parked_by.add(self._framework_id)
-            heapq.heappush(self._parked, (head, demand.number, demand))
+            # One entry for each demand, however often it is woken and blocked again in between.
+            if head < self._parked_at.get(demand, head + 1):
+                self._parked_at[demand] = head
+                heapq.heappush(self._parked, (head, demand.number, demand))
         else:
             heapq.heappush(self._ready, (head, demand.number, demand))
 

@@ -42,6 +42,4 @@ def worth_offering(free: Resources, totals: Resources) -> bool:
     if "cpus" not in totals.scalars and "mem" not in totals.scalars:
         return bool(free)
     scalars = free.scalars
-    return (
-        scalars.get("cpus", 0) >= WORTH_CPUS or scalars.get("mem", 0) >= WORTH_MEM or bool(free.devices)
-    )
+    return scalars.get("cpus", 0) >= WORTH_CPUS or scalars.get("mem", 0) >= WORTH_MEM or bool(free.devices)

@@ -25,7 +25,17 @@ _ONE = Fraction(1)
 
 
 class _Node:
-    __slots__ = ("allocations", "amounts", "children", "dominant", "factor", "heap", "name", "parent", "path")
+    __slots__ = (
+        "allocations",
+        "amounts",
+        "children",
+        "dominant",
+        "factor",
+        "heap",
+        "name",
+        "parent",
+        "path",
+    )
 
     def __init__(self, path: Path, parent: _Node | None) -> None:
         self.path = path

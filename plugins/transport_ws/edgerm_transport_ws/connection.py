@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 from websockets.asyncio.connection import Connection as Stream
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.frames import Close, CloseCode
 from websockets.protocol import State
 
@@ -72,6 +72,8 @@ class WsConnection(interfaces.Connection):
             data = await self._stream.recv()
         except ConnectionClosed as closed:
             raise self._closed(closed) from closed
+        if self._ended:
+            raise errors.ConnectionClosed(self._ended)
         if isinstance(data, bytes):
             return data
         self._ended = f"{self.peer} sent a text message, but edgerm speaks binary ones only"
@@ -84,21 +86,32 @@ class WsConnection(interfaces.Connection):
 
     async def end(self, code: CloseCode, reason: str) -> None:
         """Close with a code of RFC 6455, section 7.4.1. Otherwise as `close`."""
-        if not self._ended:
+        if not self._ended and self._stream.state is State.OPEN:
             self._ended = f"this side closed the connection to {self.peer}" + (
                 f": {reason}" if reason else ""
             )
         # websockets' own timeout does not count while the goodbye waits behind a full write buffer.
         # Cutting the connection wakes it up, which cancelling it from here would not do as cleanly.
         watchdog = self._stream.loop.call_later(CLOSE_TIMEOUT_S, self._stream.transport.abort)
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._stream.close(code, _shorten(reason))
-            except Exception:
-                log.debug("closing the connection to %s failed", self.peer, exc_info=True)
-            finally:
-                watchdog.cancel()
-        self._stream.transport.abort()
+        try:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._discard)
+                    await self._stream.close(code, _shorten(reason))
+                    group.cancel_scope.cancel()
+        except Exception:
+            log.debug("closing the connection to %s failed", self.peer, exc_info=True)
+        finally:
+            watchdog.cancel()
+            self._stream.transport.abort()
+
+    async def _discard(self) -> None:
+        """Read on while the connection ends: the peer's goodbye stands behind what it sent before."""
+        try:
+            while True:
+                await self._stream.recv()
+        except (WebSocketException, UnicodeDecodeError):
+            pass  # It has ended, or a `receive` is under way, which reads just as well.
 
     def _closed(self, closed: ConnectionClosed) -> errors.ConnectionClosed:
         if not self._ended:

@@ -24,6 +24,11 @@ from edgerm_transport_ws.connection import WsConnection, is_loopback_address
 from edgerm_transport_ws.stream import DialedStream, QuietLogger
 from edgerm_transport_ws.url import Url
 
+_WANTS_CERTIFICATE = (
+    "it may want a client certificate signed by an authority it trusts "
+    "(check transport.ws.client_certificate here, and transport.ws.ca there)"
+)
+
 
 async def connect(url: Url, config: WsConfig) -> WsConnection:
     """Dial. Cancel-safe.
@@ -92,12 +97,17 @@ def explain_failure(url: Url, config: WsConfig, error: BaseException) -> str:
         return f"is a WebSocket server, but not an edgerm master ({error})"
     if isinstance(error, exceptions.ProxyError | exceptions.InvalidProxy):
         return f"cannot be reached through the proxy that the environment names ({error})"
+    if url.secure and any(isinstance(cause, EOFError) for cause in _chain(error)):
+        # asyncio servers, edgerm's own among them, hang up without the alert that would say why.
+        return f"hung up after the TLS handshake: {_WANTS_CERTIFICATE}, or it is no WebSocket server"
     if isinstance(error, exceptions.WebSocketException | EOFError):
         hint = "" if url.secure else "; does it want wss:// instead?"
         return f"did not answer like a WebSocket server: check address and port{hint} ({error})"
     if isinstance(error, ImportError):
         return f"cannot be reached through the proxy that the environment names: {error}"
     assert isinstance(error, OSError)
+    if url.secure and isinstance(error, ConnectionResetError):
+        return "hung up in the TLS handshake: does it speak TLS, or should the URL begin with ws://?"
     return f"cannot be reached: {error.strerror or error}"
 
 
@@ -124,10 +134,7 @@ def _explain_tls(url: Url, config: WsConfig, error: ssl.SSLError) -> str:
         )
     reason = (error.reason or str(error)).lower().replace("_", " ")
     if "alert" in reason:
-        return (
-            f"refused this side in the TLS handshake: {reason}; it wants a client certificate signed by an "
-            f"authority it trusts: check transport.ws.client_certificate here, and transport.ws.ca there"
-        )
+        return f"refused this side in the TLS handshake ({reason}): {_WANTS_CERTIFICATE}"
     if "wrong version number" in reason or "record layer failure" in reason:
         return "does not speak TLS: should the URL begin with ws://?"
     return f"failed in the TLS handshake: {reason}"

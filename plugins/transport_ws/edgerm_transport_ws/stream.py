@@ -61,6 +61,22 @@ class BufferedReads(Connection, asyncio.BufferedProtocol):
 class DialedStream(BufferedReads, ClientConnection):
     """websockets' connection of the dialing side."""
 
+    _lost: Exception | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; what ended it may be what made the handshake fail."""
+        self._lost = exc
+        super().connection_lost(exc)
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        """Shake hands. A server that refuses our TLS certificate says so only now (TLS 1.3)."""
+        try:
+            await super().handshake(*args, **kwargs)
+        except Exception as error:
+            if self._lost is None:
+                raise
+            raise error from self._lost
+
 
 def limit_unacknowledged(transport: asyncio.BaseTransport, limit_s: float) -> None:
     """Let the kernel end the connection when what was sent stays unacknowledged for `limit_s`."""

@@ -46,8 +46,12 @@ def parse_url(text: str) -> Url:
         raise ConfigError(
             text, "has no host: write ws://0.0.0.0:7070 for all IPv4 addresses, ws://[::]:7070 for IPv6"
         )
-    if any(character.isspace() for character in text) or not text.isascii():
+    if not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigError(text, "has characters that a URL cannot have: percent-encode them")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigError(text, f"is not a URL: {host!r} is not a host name") from error
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigError(text, "may have a host, a port and a path, but no user, query or fragment")
     secure = parts.scheme == "wss"

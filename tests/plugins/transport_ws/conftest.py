@@ -36,7 +36,7 @@ def _certificate(folder: Path, name: str, authority: str, subject: str, *, days:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """File name to path: an authority `ca.pem`, and `server`, `client`, `stranger`, `expired` as .pem and .key."""
+    """File name to path: `ca.pem`, and `server`, `client`, `stranger`, `expired` as .pem and .key."""
     folder = tmp_path_factory.mktemp("certificates")
     _authority(folder, "ca")
     _authority(folder, "stranger-ca")

@@ -32,7 +32,15 @@ class WsContract(TransportContract):
 class TestWs(WsContract):
     @pytest.fixture
     def bad_urls(self) -> list[str]:
-        return ["ws://", "wss://", "ws://:7070", "ws://host:port", "ws://host:99999", "ws://a b:1", "http://a:1"]
+        return [
+            "ws://",
+            "wss://",
+            "ws://:7070",
+            "ws://host:port",
+            "ws://host:99999",
+            "ws://a b:1",
+            "http://a:1",
+        ]
 
 
 class TestWsCompressed(WsContract):
@@ -49,6 +57,10 @@ class TestWss(WsContract):
     @pytest.fixture
     def dialer(self, certificates: dict[str, str]) -> Transport:
         return WsTransport(WsConfig(ca=certificates["ca.pem"]))
+
+    @pytest.fixture
+    def small_dialer(self, certificates: dict[str, str]) -> Transport:
+        return WsTransport(WsConfig(ca=certificates["ca.pem"], max_message_bytes=SMALL_MESSAGE_BYTES))
 
     @pytest.fixture
     def listen_url(self) -> str:
@@ -71,3 +83,7 @@ class TestWssBothSides(TestWss):
     @pytest.fixture
     def dialer(self, transport: Transport) -> Transport:
         return transport
+
+    @pytest.fixture
+    def small_dialer(self, small_transport: Transport) -> Transport:
+        return small_transport

@@ -1,0 +1,272 @@
+"""`edgerm run`: one command or module as a task, its output here, its exit code ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+import msgspec
+
+from edgerm_core.cli.output import note
+from edgerm_core.cli.settings import Settings
+from edgerm_core.errors import EdgermError
+from edgerm_core.ids import format_task_id
+
+if TYPE_CHECKING:
+    from edgerm_core.client.framework import Framework
+    from edgerm_core.client.specs import Draft
+
+DEFAULT_RESOURCES: Final = {"cpus": "1", "mem": "128MiB"}
+"""What a task asks for where neither an option nor `--resources` names it, as Mesos does."""
+
+TEARDOWN_S: Final = 5.0
+"""How long leaving may take: the master is told to remove what this run leaves behind."""
+
+Restart = Literal["never", "failure", "always"]
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """The options of `edgerm run` that describe the task. Meaning: see `edgerm run --help`."""
+
+    command: tuple[str, ...] = ()
+    wasm: Path | None = None
+    process: bool = False
+    name: str | None = None
+    cpus: str | None = None
+    mem: str | None = None
+    resources: str = ""
+    env: tuple[str, ...] = ()
+    count: int = 1
+    constraints: tuple[str, ...] = ()
+    function: str = ""
+    args: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    time_limit_s: float | None = None
+    restart: Restart = "never"
+
+
+def build_draft(options: RunOptions) -> Draft:
+    """Return the task that the options describe, and the files to upload for it.
+
+    Raises:
+        click.UsageError: if options contradict each other.
+        SpecError, ResourceError, BlobError: if one of them makes no sense.
+    """
+    from edgerm_core.client.specs import Draft, TaskOptions, process, task, wasm
+    from edgerm_core.tasks import File, Volume
+
+    if options.process == (options.wasm is not None):
+        raise click.UsageError("give either --wasm FILE, or --process and the command after --")
+    if options.wasm is None:
+        if not options.command:
+            raise click.UsageError("--process needs the command after --, such as: --process -- echo hello")
+        if options.function or options.args:
+            raise click.UsageError("--function and --arg are for --wasm; a command's arguments go after --")
+        recipe = process(*options.command)
+    else:
+        if options.args and not options.function:
+            raise click.UsageError("--arg is for --function; a module's arguments go after --")
+        values = (
+            [*map(parse_value, options.args), *options.command] if options.function else options.command
+        )
+        recipe = wasm(options.wasm, *values, function=options.function)
+    locals_of = dict(parse_file(text) for text in options.files)
+    about: TaskOptions = {
+        "resources": merge_resources(options),
+        "env": dict(parse_pair(text, "--env") for text in options.env),
+        "constraints": options.constraints,
+        "files": dict(locals_of),
+        "volumes": [Volume(path, name) for name, path in map(parse_volume, options.volumes)],
+        "restart": options.restart,
+        "time_limit_s": options.time_limit_s,
+        "instances": options.count,
+    }
+    if options.name:
+        about["name"] = options.name
+    draft = task(recipe, **about)
+    # A script that can be run here can be run there.
+    files = tuple(File(f.path, f.blob, os.access(locals_of[f.path], os.X_OK)) for f in draft.spec.files)
+    return Draft(msgspec.structs.replace(draft.spec, files=files), draft.blobs)
+
+
+def merge_resources(options: RunOptions) -> str:
+    """Return `--resources` with `--cpus`, `--mem` and the defaults put in.
+
+    Raises:
+        click.UsageError: if an amount is given twice.
+    """
+    text = options.resources.strip().strip(";")
+    named = {part.partition(":")[0].strip() for part in text.split(";") if part.strip()}
+    parts = [text] if text else []
+    for name, given in (("cpus", options.cpus), ("mem", options.mem)):
+        if given is not None and name in named:
+            raise click.UsageError(f"{name} is given both by --{name} and in --resources")
+        if name not in named:
+            parts.append(f"{name}:{DEFAULT_RESOURCES[name] if given is None else given}")
+    return ";".join(parts)
+
+
+def parse_value(text: str) -> str | int | float:
+    """Return the number that `text` spells, else `text`."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_pair(text: str, option: str) -> tuple[str, str]:
+    """Read `NAME=VALUE`; `NAME` alone takes the value from this environment.
+
+    Raises:
+        click.BadParameter: if there is no name, or no such variable here.
+    """
+    name, equals, value = text.partition("=")
+    if not name or not (equals or name in os.environ):
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+    return name, value if equals else os.environ[name]
+
+
+def parse_file(text: str) -> tuple[str, str]:
+    """Read `LOCAL` or `LOCAL:PATH`; return the path in the task's working directory and the local one."""
+    local, colon, path = text.partition(":")
+    return (path if colon else Path(local).name), local
+
+
+def parse_volume(text: str) -> tuple[str, str]:
+    """Read `PATH` (temporary) or `NAME:PATH` (kept on the agent); return name and path."""
+    name, colon, path = text.partition(":")
+    return (name, path) if colon else ("", text)
+
+
+@click.command(short_help="run a task, show its output, exit as it does")
+@click.option(
+    "--wasm", type=click.Path(path_type=Path), metavar="FILE", help="Run this module; .wat is compiled."
+)
+@click.option("--process", is_flag=True, help="Run the command after --, without a shell.")
+@click.option("--function", default="", metavar="NAME", help="Call this exported function of the module.")
+@click.option("--arg", "args", multiple=True, metavar="VALUE", help="Value for the function.")
+@click.option("--name", metavar="NAME", help="The task's name [default: made from what it runs].")
+@click.option("--cpus", metavar="N", help=f"[default: {DEFAULT_RESOURCES['cpus']}]")
+@click.option(
+    "--mem", metavar="N", help=f"In MiB, or as 64MiB, 1GiB [default: {DEFAULT_RESOURCES['mem']}]."
+)
+@click.option("--resources", default="", metavar="TEXT", help="Others, such as 'disk:100;ports:1'.")
+@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Environment variable.")
+@click.option("--constraint", "constraints", multiple=True, metavar="TEXT", help="Such as 'zone in a,b'.")
+@click.option(
+    "--file", "files", multiple=True, metavar="LOCAL[:PATH]", help="Put this file into its directory."
+)
+@click.option("--volume", "volumes", multiple=True, metavar="[NAME:]PATH", help="A directory; named: kept.")
+@click.option(
+    "--time-limit", "time_limit_s", type=click.FloatRange(0), metavar="SECONDS", help="End it then."
+)
+@click.option(
+    "--restart", type=click.Choice(["never", "failure", "always"]), default="never", show_default=True
+)
+@click.option("--count", type=click.IntRange(1), default=1, help="So many of it.")
+@click.option("--framework", default="run", metavar="NAME", help="Name of the framework it belongs to.")
+@click.option(
+    "--weight", type=click.FloatRange(0.001), default=1.0, help="The framework's weight in sharing."
+)
+@click.option(
+    "--wait/--detach", default=True, help="Stay until it ends [default], or print its id and leave."
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS...]")
+@click.pass_obj
+def run(
+    settings: Settings,
+    wasm: Path | None,
+    process: bool,
+    function: str,
+    args: tuple[str, ...],
+    name: str | None,
+    cpus: str | None,
+    mem: str | None,
+    resources: str,
+    env: tuple[str, ...],
+    constraints: tuple[str, ...],
+    files: tuple[str, ...],
+    volumes: tuple[str, ...],
+    time_limit_s: float | None,
+    restart: Restart,
+    count: int,
+    framework: str,
+    weight: float,
+    wait: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Run a task, show its output, and exit as it does.
+
+    \b
+        edgerm run --process -- sh -c 'echo hello from $(hostname)'
+        edgerm run --wasm add.wat --function add --arg 2 --arg 3
+        edgerm run --wasm tool.wasm --count 4 -- --verbose
+
+    What the task prints goes to stdout and stderr, a function's result to stdout, notes on where it
+    is placed or why it waits to stderr. Exit code: the task's; 128 + n if signal n ended it; 1 if it
+    failed otherwise; with --count the first that is not 0. Ctrl-C ends the tasks, a second one
+    leaves at once. With --count output is shown in whole lines behind the task's name and index.
+    """
+    draft = build_draft(
+        RunOptions(
+            command, wasm, process, name, cpus, mem, resources, env, count, constraints,
+            function, args, files, volumes, time_limit_s, restart,
+        )
+    )  # fmt: skip
+    import anyio
+
+    return anyio.run(submit_and_watch, settings, [draft], framework, weight, wait)
+
+
+async def submit_and_watch(
+    settings: Settings, drafts: Sequence[Draft], name: str, weight: float, wait: bool
+) -> int:
+    """Submit as a framework of its own; watch, or print the ids. Return the exit code.
+
+    A framework that was waited for is removed at the end, whatever the end is; a detached one stays
+    until its tasks have ended.
+    """
+    import anyio
+
+    from edgerm_core.cli.watching import Watch
+    from edgerm_core.client.framework import connect_framework
+
+    was_connected = False
+
+    def tell(connected: bool, sentence: str) -> None:
+        nonlocal was_connected
+        if was_connected:
+            note(sentence)
+        was_connected = was_connected or connected
+
+    async with connect_framework(
+        settings.master_url,
+        name=name,
+        weight=weight,
+        insecure=settings.insecure,
+        on_connection=tell,
+        plugins=settings.plugins,
+    ) as framework:
+        if not wait:
+            for task in await framework.submit_many(drafts):
+                click.echo(format_task_id(task.id))
+            return 0
+        try:
+            tasks = await framework.submit_many(drafts)
+            return await Watch(settings, framework, tasks, output=True).run()
+        finally:
+            with anyio.move_on_after(TEARDOWN_S, shield=True):
+                await _teardown(framework)
+
+
+async def _teardown(framework: Framework) -> None:
+    try:
+        await framework.teardown()
+    except EdgermError as error:
+        note(f"the master was not told that this run has ended: {error}")
