@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.from_thread import start_blocking_portal
 
@@ -24,7 +25,8 @@ from edgerm_core.client.framework import connect_framework
 from edgerm_core.client.link import CLOSE_TIMEOUT_S
 from edgerm_core.client.session import CONNECT_TIMEOUT_S, ConnectionCallback
 from edgerm_core.client.specs import Content, Draft, TaskOptions, task, wasm
-from edgerm_core.errors import EdgermError, SpecError
+from edgerm_core.client.tasks import Task
+from edgerm_core.errors import ConnectionClosed, EdgermError, SpecError
 from edgerm_core.plugins import Plugins
 
 Number = int | float
@@ -91,6 +93,7 @@ class MapExecutor:
         self._max_in_flight = max_in_flight
         self._places = threading.BoundedSemaphore(max_in_flight)
         self._futures: set[Future[Output]] = set()
+        self._submitting: set[anyio.CancelScope] = set()
         self._lock = threading.Lock()
         self._closed = False
         connect_options.setdefault("name", "map")
@@ -166,6 +169,7 @@ class MapExecutor:
         if cancel_futures or not wait:
             for future in list(self._futures):
                 future.cancel()
+            self._portal.call(self._hurry)
         # Every task gives its place back when it has ended or its kill has been sent.
         for _ in range(self._max_in_flight):
             self._places.acquire()
@@ -203,7 +207,7 @@ class MapExecutor:
     async def _run(self, draft: Draft) -> Output:
         running = None
         try:
-            running = await self._framework.submit(draft)
+            running = await self._submit(draft)
             data = await running.result()
             if self._abi == "bytes":
                 return data
@@ -215,6 +219,22 @@ class MapExecutor:
             raise
         finally:
             self._places.release()
+
+    async def _submit(self, draft: Draft) -> Task:
+        """Submit, also if the future is cancelled meanwhile: only a task that we know can be killed."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        with anyio.CancelScope(shield=True) as scope:
+            self._submitting.add(scope)
+            try:
+                return await self._framework.submit(draft)
+            finally:
+                self._submitting.discard(scope)
+        raise ConnectionClosed("this executor was shut down before the master took the task")
+
+    async def _hurry(self) -> None:
+        """Give up soon on what is being submitted."""
+        for scope in self._submitting:
+            scope.deadline = anyio.current_time() + CLOSE_TIMEOUT_S
 
     async def _leave(self) -> None:
         try:

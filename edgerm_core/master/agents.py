@@ -76,7 +76,7 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     agent.peer = session.peer
     agent.boot_id = request.boot_id
     agent.incarnation = request.incarnation
-    state.describe_agent(agent, lambda: agent.describe(info))
+    describe(state, agent, info)
     agent.heartbeat_s = cadence(state, info)
     heard(state, agent)
     state.at(agent.lease_deadline, on_lease_deadline, agent.id)
@@ -208,7 +208,14 @@ def inventory(state: MasterState, agent: AgentRecord, change: Inventory) -> None
         if (value := getattr(change, name)) is not None
     }
     info: AgentInfo = msgspec.structs.replace(agent.info, **changes)
+    describe(state, agent, info)
+
+
+def describe(state: MasterState, agent: AgentRecord, info: AgentInfo) -> None:
+    """Take over what an agent says about itself; offers of what it no longer has are void."""
     state.describe_agent(agent, lambda: agent.describe(info))
+    if agent.overbooked:
+        offers.rescind_agent(state, agent)
 
 
 def cadence(state: MasterState, info: AgentInfo) -> float:

@@ -185,8 +185,7 @@ class TransportContract:
     ) -> None:
         async with serving_pair(transport, dialer, listen_url) as (dialing, listening):
             for source, sink in ((dialing, listening), (listening, dialing)):
-                data = bytes(range(256)) * (source.max_message_bytes // 256 + 1)
-                data = data[: source.max_message_bytes]
+                data = random.Random(1).randbytes(source.max_message_bytes)  # Cannot be compressed.
                 with anyio.fail_after(PATIENCE_S):
                     async with anyio.create_task_group() as group:
                         group.start_soon(source.send, data)

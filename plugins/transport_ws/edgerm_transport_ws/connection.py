@@ -74,10 +74,15 @@ class WsConnection(interfaces.Connection):
             raise self._closed(closed) from closed
         if self._ended:
             raise errors.ConnectionClosed(self._ended)
-        if isinstance(data, bytes):
+        if not isinstance(data, bytes):
+            self._ended = f"{self.peer} sent a text message, but edgerm speaks binary ones only"
+            await self.end(CloseCode.UNSUPPORTED_DATA, "send binary messages only")
+        elif len(data) > self.max_message_bytes:
+            # websockets has refused most of them: its limit is the same, but for compression.
+            self._ended = _too_large(self.peer, self.max_message_bytes)
+            await self.end(CloseCode.MESSAGE_TOO_BIG, f"the limit is {self.max_message_bytes} bytes")
+        else:
             return data
-        self._ended = f"{self.peer} sent a text message, but edgerm speaks binary ones only"
-        await self.end(CloseCode.UNSUPPORTED_DATA, "send binary messages only")
         raise errors.ConnectionClosed(self._ended)
 
     async def close(self, reason: str = "") -> None:
@@ -124,10 +129,7 @@ def explain_end(peer: str, max_message_bytes: int, closed: ConnectionClosed) -> 
     received, sent = closed.rcvd, closed.sent
     if sent is not None and not (received is not None and closed.rcvd_then_sent):
         if sent.code == CloseCode.MESSAGE_TOO_BIG:
-            return (
-                f"{peer} sent a message larger than the {max_message_bytes} bytes that this side takes "
-                f"(transport.ws.max_message_bytes)"
-            )
+            return _too_large(peer, max_message_bytes)
         if sent.code in (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA):
             return f"{peer} broke the WebSocket protocol: {sent.reason or sent.code}"
         if sent.reason == "keepalive ping timeout":
@@ -136,6 +138,13 @@ def explain_end(peer: str, max_message_bytes: int, closed: ConnectionClosed) -> 
         return f"{peer} closed the connection{_because(received)}"
     cause = closed.__cause__
     return f"the connection to {peer} broke: {cause or 'it ended without a goodbye'}"
+
+
+def _too_large(peer: str, max_message_bytes: int) -> str:
+    return (
+        f"{peer} sent a message larger than the {max_message_bytes} bytes that this side takes "
+        f"(transport.ws.max_message_bytes)"
+    )
 
 
 def _because(received: Close) -> str:

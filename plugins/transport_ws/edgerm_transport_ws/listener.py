@@ -113,7 +113,7 @@ class WsListener(Listener):
             ping_interval=config.ping_interval_s or None,
             ping_timeout=config.ping_timeout_s,
             close_timeout=CLOSE_TIMEOUT_S,
-            max_size=config.max_message_bytes,
+            max_size=config.max_frame_bytes,
             max_queue=RECEIVE_QUEUE_FRAMES,
             write_limit=WRITE_BUFFER_BYTES,
             logger=QuietLogger(),

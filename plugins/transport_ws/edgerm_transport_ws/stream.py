@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 else:
     _LoggerAdapter = logging.LoggerAdapter
 
-READ_BUFFER_BYTES: Final = 16 << 10
+READ_BUFFER_BYTES: Final = 64 << 10
 """One read of a socket. Bounds also how many tiny frames one read can hold."""
+
+TLS_BUFFER_BYTES: Final = 16 << 10
+"""Kept for each TLS connection; the size of a TLS record."""
 
 _thread = threading.local()
 
@@ -92,11 +95,11 @@ def shrink_tls_buffer(transport: asyncio.BaseTransport) -> None:
     Where its inside is another one (uvloop, a later Python) nothing is changed.
     """
     tls: Any = getattr(transport, "_ssl_protocol", None)
-    if getattr(tls, "max_size", 0) > READ_BUFFER_BYTES and hasattr(tls, "_ssl_buffer_view"):
+    if getattr(tls, "max_size", 0) > TLS_BUFFER_BYTES and hasattr(tls, "_ssl_buffer_view"):
         # No byte of the old buffer is needed: asyncio takes them out before it calls anybody.
-        tls.max_size = READ_BUFFER_BYTES
-        tls._ssl_buffer = bytearray(READ_BUFFER_BYTES)
-        tls._ssl_buffer_len = READ_BUFFER_BYTES
+        tls.max_size = TLS_BUFFER_BYTES
+        tls._ssl_buffer = bytearray(TLS_BUFFER_BYTES)
+        tls._ssl_buffer_len = TLS_BUFFER_BYTES
         tls._ssl_buffer_view = memoryview(tls._ssl_buffer)
 
 

@@ -172,6 +172,11 @@ class AutoMaster(Transport):
         plugins.add(_AutoPlugin(self), "auto", "test", "0")
         return plugins
 
+    @property
+    def live(self) -> int:
+        """How many tasks have not ended."""
+        return sum(not update.state.terminal for update in self._updates.values())
+
     async def listen(self, url: str) -> MemoryListener:
         raise NotImplementedError
 
@@ -213,8 +218,7 @@ class AutoMaster(Transport):
                         update = self.compute(spec) or TaskUpdate(0, 1, TaskState.RUNNING)  # type: ignore[arg-type]
                         self._set(task_id, update)
                         news.append(self._updates[task_id])
-                live = sum(not update.state.terminal for update in self._updates.values())
-                self.most_live = max(self.most_live, live)
+                self.most_live = max(self.most_live, self.live)
                 ids = tuple((self._keys[key],) for key in keys)
                 return [Submitted(request_id, ids), *news]  # type: ignore[arg-type]
             case KillTasks(request_id, ids):

@@ -77,7 +77,7 @@ def test_a_failure_stands_at_its_place_and_the_others_are_cancelled() -> None:
             next(results)
         with pytest.raises(StopIteration):
             next(results)
-    assert len(master.killed) == 2
+    assert master.live == 0
 
 
 def test_no_more_than_allowed_run_at_the_same_time() -> None:
@@ -102,6 +102,7 @@ def test_cancelling_kills_the_task() -> None:
         with pytest.raises(CancelledError):
             future.result(timeout=5)
     assert len(master.killed) == 1
+    assert master.live == 0
 
 
 def test_an_exception_in_the_block_kills_what_has_not_ended() -> None:
@@ -115,7 +116,7 @@ def test_an_exception_in_the_block_kills_what_has_not_ended() -> None:
 
     with pytest.raises(ZeroDivisionError):
         work()
-    assert len(master.killed) == 1
+    assert master.live == 0
     assert master.torn_down
 
 

@@ -7,6 +7,7 @@ from edgerm_core.messages import (
     Decline,
     Failed,
     Heartbeat,
+    Inventory,
     Launch,
     Offers,
     RefusalCode,
@@ -133,6 +134,17 @@ def test_offers_do_not_outlive_their_frameworks_connection(bench: MasterBench) -
     chooser.hang_up()
     assert not bench.state.offers
     assert bench.state.agents["a1"].free == Resources.parse("cpus:4;mem:1000")
+
+
+def test_offers_of_what_an_agent_no_longer_has_are_rescinded(bench: MasterBench) -> None:
+    """Found by random histories: the accept passed its check and then did not fit."""
+    agent = bench.agent("a1")
+    chooser = bench.framework("f1", offers=True)
+    ((offer_id, _, _),) = offers_of(chooser)
+    agent.send(Inventory(totals=Resources.parse("cpus:1;mem:1000")))
+    assert chooser.take(Rescind)[0].offer_ids == (offer_id,)
+    chooser.send(Accept(5, (offer_id,), ("a",), (spec(resources="cpus:2"),)))  # type: ignore[arg-type]
+    assert chooser.take(Failed)[0].code == RefusalCode.OFFER_INVALID
 
 
 def test_accept_for_an_agent_that_lost_its_connection_fails(bench: MasterBench) -> None:

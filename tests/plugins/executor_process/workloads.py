@@ -33,7 +33,9 @@ def launch(
         attempt=1,
         restarts=0,
         name=f"task-{task_id}",
-        implementation=Implementation("process", blob=b"\0" * 32 if blob_path else None, args=args, options=options),
+        implementation=Implementation(
+            "process", blob=b"\0" * 32 if blob_path else None, args=args, options=options
+        ),
         blob_path=blob_path,
         resources=Resources.parse(resources),
         env={"EDGERM_TEST_RUN": f"{os.getpid()}-{task_id}", **(env or {})},

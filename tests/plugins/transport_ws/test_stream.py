@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from edgerm_transport_ws.config import WsConfig
-from edgerm_transport_ws.stream import READ_BUFFER_BYTES, BufferedReads, QuietLogger
+from edgerm_transport_ws.stream import READ_BUFFER_BYTES, TLS_BUFFER_BYTES, BufferedReads, QuietLogger
 from edgerm_transport_ws.transport import WsTransport
 
 from edgerm_core.interfaces import Connection
@@ -41,7 +41,7 @@ async def test_two_event_loops_in_two_threads_do_not_share_a_buffer() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(listener.serve, echo)
             connection = await transport.connect(listener.url)
-            for size in range(0, 60_000, 997):
+            for size in range(0, 200_000, 4999):
                 await connection.send(letter * size)
                 assert await connection.receive() == letter * size
             await connection.close()
@@ -60,7 +60,7 @@ async def test_tls_buffers_are_small(certificates: dict[str, str]) -> None:
     dialing = WsTransport(WsConfig(ca=certificates["ca.pem"]))
     async with serving_pair(listening, dialing, "wss://127.0.0.1:0") as ends:
         for end in ends:
-            assert len(stream_of(end).transport._ssl_protocol._ssl_buffer) == READ_BUFFER_BYTES
+            assert len(stream_of(end).transport._ssl_protocol._ssl_buffer) == TLS_BUFFER_BYTES
 
 
 async def test_the_kernel_gives_up_a_peer_that_takes_nothing_for_a_ping_and_its_timeout() -> None:
