@@ -38,7 +38,7 @@ check: $(VENV)/.dev ## formatting, lint, types (strict), documents
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure, beside what it is compared with
-	@$(BIN)/python -m benchmarks
+	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
 
 .PHONY: clean
 clean: ## remove what make has made

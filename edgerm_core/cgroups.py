@@ -295,7 +295,7 @@ def _levels(tree: Path, group: Path | None) -> Iterator[Path]:
 def _child_has(group: Path, name: str) -> bool:
     """Return whether any child group has the file: the root group itself need not."""
     try:
-        return any((Path(entry.path) / name).exists() for entry in os.scandir(group) if entry.is_dir())
+        return any((child / name).exists() for child in group.iterdir() if child.is_dir())
     except OSError:
         return False
 

@@ -68,7 +68,8 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recovery_grace_s: extra time for agents to come back after the master was away.
         offer_timeout_s: unanswered offers are rescinded after this.
         role_weights: role path to weight, such as `{"lab" = 2.0}`.
-        max_blob_bytes, blob_store_bytes: largest blob, and all of them.
+        max_blob_bytes: largest blob taken.
+        blob_store_bytes: all blobs; the least recently used that no task needs go first.
         retain_terminal_tasks: ended tasks kept.
     """
 
@@ -190,7 +191,20 @@ def parse_config(text: str, where: str = "config") -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(where, f"not TOML: {error}") from error
+    agent = raw.get("agent")
+    if isinstance(agent, dict) and isinstance(agent.get("attributes"), dict):
+        raw["agent"] = {**agent, "attributes": _flatten(agent["attributes"])}
     return _convert(raw, Config, where)
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the table with names joined by dots: TOML reads `link.class = "x"` as a table in a table."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat.update(
+            _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return flat
 
 
 _AT = re.compile(r" - at `(?:key in )?\$(.*)`$")

@@ -148,7 +148,10 @@ class Registered(Message, frozen=True, tag=2):
 
 
 class Heartbeat(Message, frozen=True, tag=3):
-    """The agent lives. Everything else it has to say travels beside it in the batch."""
+    """The agent lives. Everything else it has to say travels beside it in the batch.
+
+    Frameworks and operators send it too where the master cannot push: it asks for what waits.
+    """
 
 
 class HeartbeatAck(Message, frozen=True, tag=4):

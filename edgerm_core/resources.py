@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Final, Self
 
 import msgspec
@@ -70,13 +70,14 @@ def parse_scalar(name: str, text: str | int | float) -> int:
         expected = "a number, or one with a unit such as 64MiB" if name in BYTE_SCALARS else "a number"
         raise ResourceError(f"{name}: {raw[:40]!r} is not an amount: expected {expected}")
     try:
-        value = Decimal(match[1]) * factor * UNIT
+        number = Decimal(match[1])
+        value = number * factor * UNIT
         milli = int(value.to_integral_value(rounding=ROUND_HALF_EVEN)) if abs(value) <= MAX_MILLI else -1
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):  # Among them decimal's own Overflow, for 1e999999999.
         raise ResourceError(f"{name}: {raw[:40]!r} is not a number") from None
     if milli < 0:
         raise ResourceError(f"{name}: {raw[:40]} is out of range: expected 0 to {MAX_MILLI // UNIT}")
-    if milli == 0 and value > 0:
+    if milli == 0 and number > 0:
         raise ResourceError(f"{name}: {raw[:40]} is below 0.001, the smallest amount there is")
     return milli
 

@@ -18,7 +18,7 @@ import click
 import msgspec
 
 from edgerm_core import agents, codec, frameworks, limits, offers, tasks
-from edgerm_core.agents import AgentInfo
+from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.cli.main import COMMANDS, edgerm
 from edgerm_core.config import AgentConfig, Config, MasterConfig, PluginsConfig
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, TaskId
@@ -95,13 +95,15 @@ def attributes_of(struct: type[Any]) -> dict[str, str]:
         r"^    ([a-z_]+(?:, [a-z_]+)*): (.*?)(?=^    [a-z_]+(?:, [a-z_]+)*: |\Z)", listing, re.M | re.S
     ):
         for name in names.split(", "):
-            found[name] = " ".join(meaning.split())
+            found[name] = " ".join(meaning.split()).replace("None:", "unset:").replace("|", "\\|")
     return found
 
 
 def default_of(field: Any) -> str:
     """Return how a field's default is written in TOML."""
     value = field.default
+    if field.required:
+        return "required"
     if value is msgspec.NODEFAULT:
         value = field.default_factory()
     if value is None:
@@ -138,6 +140,13 @@ def config_sections() -> dict[str, type[Any]]:
             provider = plugins.provider(kind, name)
             if provider.config_type is not None:
                 sections[f"{kind}.{name}"] = provider.config_type
+    for name, struct in list(sections.items()):
+        for field in msgspec.structs.fields(struct):
+            info = msgspec.inspect.type_info(field.type)
+            if isinstance(info, msgspec.inspect.VarTupleType):
+                item = info.item_type
+                if isinstance(item, msgspec.inspect.StructType):
+                    sections[f"{name}.{field.name}[]"] = item.cls
     return sections
 
 
@@ -218,6 +227,36 @@ def sizes() -> str:
     return "\n".join(["| message | bytes |", "|---|---|", *rows])
 
 
+def exchange() -> str:
+    """Return the life of an agent with one task, frame by frame."""
+    task = TaskId(17)
+    agent = AgentInfo(
+        AgentId("n7"), "n7", Resources.parse("cpus:1;mem:64MiB"), {}, (), (Fingerprint("wasm"),)
+    )
+    implementation = Implementation("process", args=("true",))
+    frames: list[tuple[str, str, list[Message]]] = [
+        (">", "I am n7; I speak version 1; I run nothing", [Register((1, 1), agent, "b1", "i1")]),
+        (
+            "<",
+            "welcome: a heartbeat every 10 s, unreachable after 35 s of silence",
+            [Registered(1, 10.0, 35.0)],
+        ),
+        ("<", "run attempt 1 of task 17", [Launch(task, 1, FrameworkId("lab"), "hello", implementation)]),
+        (">", "its first update: it runs", [StatusUpdate(task, 1, 1, TaskState.RUNNING, "started")]),
+        ("<", "update 1 is on my disk", [Acknowledge(task, 1, 1)]),
+        (">", "nothing new for 10 s", [Heartbeat()]),
+        ("<", "heard", [HeartbeatAck()]),
+        (">", "it ended well", [StatusUpdate(task, 1, 2, TaskState.FINISHED, "exited", exit_code=0)]),
+        ("<", "update 2 is on my disk", [Acknowledge(task, 1, 2)]),
+    ]
+    lines = []
+    for direction, meaning, messages in frames:
+        lines.append(f"{direction} {', '.join(type(m).__name__ for m in messages)}: {meaning}")
+        text = codec.encode_batch(messages).hex()
+        lines += [f"    {text[start : start + 80]}" for start in range(0, len(text), 80)]
+    return "\n".join(["```text", *lines, "```"])
+
+
 def numbers() -> str:
     """Return the list of messages."""
     rows = []
@@ -261,6 +300,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "offer-states": lambda: states_of(offers.OfferState, offers.TRANSITIONS),
     "configuration": configuration,
     "commands": commands,
+    "exchange": exchange,
     "sizes": sizes,
     "numbers": numbers,
     "refusals": refusals,

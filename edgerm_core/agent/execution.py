@@ -35,6 +35,7 @@ from edgerm_core.ids import BlobId
 from edgerm_core.interfaces import Executor, Fence, TaskHandle, TaskLaunch
 from edgerm_core.messages import Launch
 from edgerm_core.tasks import ExitResult, Reason, TaskState, Volume
+from edgerm_core.values import NOT_PLAIN, is_plain
 
 log = logging.getLogger(__name__)
 
@@ -151,9 +152,9 @@ class Execution:
             try:
                 launch = await self._prepare()
                 self._starting.deadline = anyio.current_time() + START_TIMEOUT_S
-                self._handle = await self._the_executor().start(
-                    launch, self._shop.sandboxes.open((self._run.task_id, self._run.attempt))
-                )
+                sandbox = self._shop.sandboxes.open((self._run.task_id, self._run.attempt))
+                self._handle = await self._the_executor().start(launch, sandbox)
+                check_handle(self._handle)
             except SpecError as error:
                 problem = RunNotStarted(self._run, TaskState.ERROR, Reason.SPEC_INVALID, str(error))
             except BlobProblem as error:
@@ -169,6 +170,7 @@ class Execution:
                 problem = self._broken("failed to start the task", error)
         self._starting = None
         if problem is not None or self._handle is not None:
+            # With both, the run goes on under a handle that is useless: `run` destroys it.
             return problem
         if self._stop_asked():
             return RunCancelled(self._run)
@@ -300,6 +302,18 @@ class Execution:
     def _broken(self, what: str, error: Exception) -> RunNotStarted:
         text = f"executor {self._name} {what}: {type(error).__name__}: {error}"
         return RunNotStarted(self._run, TaskState.FAILED, Reason.LAUNCH_FAILED, text)
+
+
+def check_handle(handle: TaskHandle) -> None:
+    """Check that a handle can be saved and read back.
+
+    Raises:
+        ExecutorError: if its data is not plain.
+    """
+    if not is_plain(handle.data):
+        raise ExecutorError(
+            f"executor {handle.executor} gave a task handle that cannot be saved: {NOT_PLAIN}"
+        )
 
 
 _NEVER_STARTED: Final = frozenset({Reason.EXECUTOR_UNAVAILABLE, Reason.RESOURCES_UNAVAILABLE})

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from typing import Final
 
 import anyio
+import msgspec
 
 from edgerm_core.agents import Fingerprint
 from edgerm_core.errors import ConfigError, PluginError
 from edgerm_core.interfaces import DeviceDriver, Executor
 from edgerm_core.plugins import Plugins
+from edgerm_core.values import NOT_PLAIN, is_plain
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,10 @@ async def fingerprints(executors: Mapping[str, Executor]) -> tuple[Fingerprint, 
 async def _fingerprint(name: str, executor: Executor) -> Fingerprint:
     try:
         with anyio.fail_after(FINGERPRINT_TIMEOUT_S):
-            return await executor.fingerprint()
+            found = await executor.fingerprint()
+        if is_plain(found.attributes):
+            return msgspec.structs.replace(found, name=name)
+        problem = f"executor {name} describes itself with values that cannot be sent: {NOT_PLAIN}"
     except TimeoutError:
         problem = f"executor {name} did not answer within {FINGERPRINT_TIMEOUT_S:.0f} s"
     except Exception as error:

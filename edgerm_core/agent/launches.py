@@ -1,7 +1,8 @@
 """Which orders an agent cannot carry out, and why.
 
 The master checks specs and keeps the books; what it sends is checked here all the same, because paths
-and durations of an order become paths and timers on this machine.
+and delays of an order become paths and timers on this machine. The message's own durations have been
+checked while it was decoded.
 """
 
 from __future__ import annotations
@@ -69,13 +70,10 @@ def check_launch(launch: Launch) -> None:
             check_name(launch.framework_id, f"{what}: framework")
     restart = launch.restart
     for field, value in (
-        ("time_limit_s", launch.time_limit_s),
-        ("stop_after_s", launch.stop_after_s),
-        ("kill_grace_s", launch.kill_grace_s),
         ("restart.delay_s", restart.delay_s),
         ("restart.max_delay_s", restart.max_delay_s),
         ("restart.interval_s", restart.interval_s),
     ):
         # Written so that NaN fails it too.
-        if value is not None and not 0 <= value <= MAX_DURATION_S:
+        if not 0 <= value <= MAX_DURATION_S:
             raise SpecError(f"{what}: {field} must be 0 to {MAX_DURATION_S:.0f} s, not {value}")

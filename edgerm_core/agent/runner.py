@@ -188,8 +188,10 @@ class _Runner:
     # --- the loop -----------------------------------------------------------------------------
 
     async def _loop(self) -> None:
-        while self._refused is None:
+        while True:
             self._turn()
+            if self._refused is not None:
+                return
             if self._events:
                 await anyio.lowlevel.checkpoint()
                 continue

@@ -42,11 +42,11 @@ from edgerm_core.agent.records import RunForgotten, RunLaunched, record_of
 from edgerm_core.agent.restart import next_restart
 from edgerm_core.agent.run import Ending, Key, Phase, Run
 from edgerm_core.agent.turn import Turn
+from edgerm_core.agent.updates import make_update
 from edgerm_core.agents import AgentInfo
 from edgerm_core.ids import TaskId
 from edgerm_core.limits import (
     AGENT_MAX_UNACKNOWLEDGED,
-    MAX_MESSAGE_TEXT,
     STATUS_RESEND_BASE_S,
     STATUS_RESEND_MAX_S,
 )
@@ -133,7 +133,7 @@ class Runs:
         for run in (self.waiting.get(task_id), self.active.get(task_id)):
             if run is not None and run.launch.attempt <= kill.attempt:
                 confirm = run.ending is None
-                self._stop(run, ending, _sane_grace_s(kill.grace_s))
+                self._stop(run, ending, kill.grace_s)
                 if confirm and run.phase is not Phase.ENDED:
                     self._report(run, TaskState.KILLING, ending.reason)
         if (task_id, kill.attempt) in self.known:
@@ -142,7 +142,7 @@ class Runs:
         if last is not None and last.attempt == kill.attempt:
             self._turn.emit(Send(last))
             return
-        update = StatusUpdate(task_id, kill.attempt, 1, ending.state, ending.reason, at=self._turn.now)
+        update = make_update(task_id, kill.attempt, ending.state, ending.reason, at=self._turn.now)
         if kill.attempt > self.newest.get(task_id, 0):
             # A Launch of this attempt may still be on its way, and must not start it.
             self.newest[task_id] = kill.attempt
@@ -455,18 +455,8 @@ class Runs:
     def _report(
         self, run: Run, state: TaskState, reason: str, message: str = "", result: ExitResult | None = None
     ) -> None:
-        update = StatusUpdate(
-            run.launch.task_id,
-            run.launch.attempt,
-            0,
-            state,
-            reason,
-            message[:MAX_MESSAGE_TEXT],
-            run.restarts,
-            result.exit_code if result is not None else None,
-            result.signal if result is not None else None,
-            result.result if result is not None else None,
-            self._turn.now,
+        update = make_update(
+            *run.key, state, reason, message, restarts=run.restarts, result=result, at=self._turn.now
         )
         run.updates.report(update)
         if self.listening and self._number(run):
@@ -505,8 +495,3 @@ class Runs:
 
     def _write(self, run: Run) -> None:
         self._turn.emit(WriteRecord(record_of(run)))
-
-
-def _sane_grace_s(grace_s: float) -> float:
-    # Written so that NaN becomes zero too.
-    return grace_s if grace_s > 0 else 0.0

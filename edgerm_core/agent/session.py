@@ -41,7 +41,7 @@ FATAL_REFUSALS: Final = frozenset(
 """Only a person can help. Every other code, also one of a later version, means: come back later."""
 
 HEARTBEAT_MIN_S: Final = 0.05
-"""Shortest cadence a master may ask for; the config of ours allows no shorter one."""
+"""Shortest cadence it follows, whatever a master asks for; the config of ours allows no shorter one."""
 
 HEARTBEAT: Final = ("heartbeat", 0, 0)
 SILENCE: Final = ("silence", 0, 0)
@@ -201,8 +201,7 @@ class Session:
             self._turn.deadlines.set(SILENCE, self._heard_at + self._lease_s)
 
     def _set_cadence(self, heartbeat_s: float, lease_s: float) -> None:
-        # Written so that NaN is caught too: a deadline that is not a number would never come.
-        self._heartbeat_s = heartbeat_s if heartbeat_s >= HEARTBEAT_MIN_S else HEARTBEAT_MIN_S
-        self._lease_s = lease_s if lease_s >= self._heartbeat_s else self._heartbeat_s
+        self._heartbeat_s = max(heartbeat_s, HEARTBEAT_MIN_S)
+        self._lease_s = max(lease_s, self._heartbeat_s)
         self._turn.deadlines.set(HEARTBEAT, self._sent_at + self._heartbeat_s)
         self._turn.deadlines.set(SILENCE, self._heard_at + self._lease_s)

@@ -8,12 +8,24 @@ stands now matters, and so at most `WINDOW` numbered updates and one waiting are
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
+from edgerm_core.ids import TaskId
+from edgerm_core.limits import MAX_MESSAGE_TEXT, MAX_RESULT_BYTES
 from edgerm_core.messages import StatusUpdate
+from edgerm_core.tasks import ExitResult, TaskState
+from edgerm_core.values import MAX_INTEGER
 
-WINDOW = 2
-"""Numbered updates of one attempt that may be unacknowledged: the short task's RUNNING and FINISHED."""
+UNNUMBERED: Final = 1
+"""Stands in an update's `seq` until it gets its own."""
+
+MAX_REASON_CHARS: Final = 128
+"""Longest machine-readable reason."""
+
+WINDOW: Final = 3
+"""Numbered updates of one attempt that may be unacknowledged: RUNNING, KILLING, KILLED."""
 
 
 class Updates:
@@ -22,7 +34,7 @@ class Updates:
     Attributes:
         last_seq: the last number given; 0 before the first.
         unacked: numbered, not acknowledged, oldest first.
-        waiting: the next one to be numbered; its seq is 0.
+        waiting: the next one to be numbered.
     """
 
     __slots__ = ("last_seq", "unacked", "waiting")
@@ -44,7 +56,6 @@ class Updates:
 
     def report(self, update: StatusUpdate) -> None:
         """Take `update`, replacing one that waits. A final one is never replaced."""
-        assert update.seq == 0
         assert self.waiting is None or not self.waiting.state.terminal, "nothing follows an end"
         self.waiting = update
 
@@ -63,3 +74,52 @@ class Updates:
         before = len(self.unacked)
         self.unacked = [update for update in self.unacked if update.seq > seq]
         return len(self.unacked) != before
+
+
+def make_update(
+    task_id: TaskId,
+    attempt: int,
+    state: TaskState,
+    reason: str,
+    message: str = "",
+    *,
+    restarts: int = 0,
+    result: ExitResult | None = None,
+    at: float = 0.0,
+) -> StatusUpdate:
+    """Return an update without a number.
+
+    What an executor says is brought into the form that the wire allows: a frame that the master cannot
+    read would cost the agent its session, and a record it cannot read back its memory.
+    """
+    exit_code = signal = value = None
+    if result is not None:
+        if result.exit_code is not None and -MAX_INTEGER <= result.exit_code <= MAX_INTEGER:
+            exit_code = result.exit_code
+        if result.signal is not None and 0 <= result.signal <= MAX_INTEGER:
+            signal = result.signal
+        if result.result is not None and len(result.result) > MAX_RESULT_BYTES:
+            message = (
+                f"result dropped: {len(result.result)} bytes, the limit is {MAX_RESULT_BYTES}. {message}"
+            )
+        else:
+            value = result.result
+    return StatusUpdate(
+        task_id,
+        attempt,
+        UNNUMBERED,
+        state,
+        _text(reason, MAX_REASON_CHARS),
+        _text(message, MAX_MESSAGE_TEXT),
+        restarts,
+        exit_code,
+        signal,
+        value,
+        at,
+    )
+
+
+def _text(text: str, max_chars: int) -> str:
+    """Return the text cut to length, without the lone surrogates that no encoding takes."""
+    text = text[:max_chars]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -38,6 +38,11 @@ class StaticDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One device. Fields as in `resources.Device`, and what its tasks get.
 
     Attributes:
+        id: unique on this agent, such as `cam0`.
+        type: what a task asks for, such as `camera`.
+        slots: 1 for exclusive use, n when n tasks may hold it at once.
+        attributes: facts for constraints.
+        channels: what can be read or written, with units, such as `{temperature = "degC"}`.
         env: environment variables for its tasks.
         device_node: path in /dev to hand to its tasks; the device is healthy while it exists. Its tasks
             find the path in `EDGERM_DEVICE_<ID>` too.
@@ -57,7 +62,11 @@ class StaticDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StaticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[device_driver.static]`."""
+    """`[device_driver.static]`.
+
+    Attributes:
+        devices: tables, one for each device.
+    """
 
     devices: tuple[StaticDevice, ...] = ()
 

@@ -9,7 +9,7 @@ import click
 from edgerm_core.cli.asking import with_operator
 from edgerm_core.cli.output import note
 from edgerm_core.cli.settings import Settings
-from edgerm_core.errors import SpecError
+from edgerm_core.errors import RequestFailed
 from edgerm_core.limits import QUERY_MAX_ROWS
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ async def find_agent(operator: Operator, text: str) -> dict[str, Any]:
     """Return the row of the agent whose id, or unique name, is `text`.
 
     Raises:
-        SpecError: if there is none, or several.
+        RequestFailed: if there is none, or several.
     """
     rows = (await operator.query("agents", limit=QUERY_MAX_ROWS)).rows
     found = [row for row in rows if row["id"] == text] or [row for row in rows if row["name"] == text]
     if len(found) > 1:
         ids = ", ".join(str(row["id"]) for row in found[:10])
-        raise SpecError(f"{len(found)} agents are named {text!r}: use an id ({ids})")
+        raise RequestFailed("not-found", f"{len(found)} agents are named {text!r}: use an id ({ids})")
     if not found:
-        raise SpecError(f"there is no agent {text!r}: edgerm agents lists them")
+        raise RequestFailed("not-found", f"there is no agent {text!r}: edgerm agents lists them")
     return found[0]
 
 

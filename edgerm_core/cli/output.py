@@ -150,4 +150,8 @@ def format_fields(value: object) -> str:
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return format(value, "g") if isinstance(value, float) else str(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_word(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(str, value)) + "]"
+    return format(value, ".10g") if isinstance(value, float) else str(value)

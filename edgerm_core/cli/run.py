@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,7 +13,6 @@ import msgspec
 
 from edgerm_core.cli.output import note
 from edgerm_core.cli.settings import Settings
-from edgerm_core.errors import EdgermError
 from edgerm_core.ids import format_task_id
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RESOURCES: Final = {"cpus": "1", "mem": "128MiB"}
 """What a task asks for where neither an option nor `--resources` names it, as Mesos does."""
-
-TEARDOWN_S: Final = 5.0
-"""How long leaving may take: the master is told to remove what this run leaves behind."""
 
 Restart = Literal["never", "failure", "always"]
 
@@ -152,11 +149,13 @@ def parse_volume(text: str) -> tuple[str, str]:
 @click.option("--function", default="", metavar="NAME", help="Call this exported function of the module.")
 @click.option("--arg", "args", multiple=True, metavar="VALUE", help="Value for the function.")
 @click.option("--name", metavar="NAME", help="The task's name [default: made from what it runs].")
-@click.option("--cpus", metavar="N", help=f"[default: {DEFAULT_RESOURCES['cpus']}]")
+@click.option("--cpus", metavar="N", help=f"CPUs it gets [default: {DEFAULT_RESOURCES['cpus']}].")
 @click.option(
-    "--mem", metavar="N", help=f"In MiB, or as 64MiB, 1GiB [default: {DEFAULT_RESOURCES['mem']}]."
+    "--mem", metavar="N", help=f"Memory it gets, in MiB or as 1GiB [default: {DEFAULT_RESOURCES['mem']}]."
 )
-@click.option("--resources", default="", metavar="TEXT", help="Others, such as 'disk:100;ports:1'.")
+@click.option(
+    "--resources", default="", metavar="TEXT", help="What else it gets, such as 'disk:100;ports:1'."
+)
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Environment variable.")
 @click.option("--constraint", "constraints", multiple=True, metavar="TEXT", help="Such as 'zone in a,b'.")
 @click.option(
@@ -164,12 +163,15 @@ def parse_volume(text: str) -> tuple[str, str]:
 )
 @click.option("--volume", "volumes", multiple=True, metavar="[NAME:]PATH", help="A directory; named: kept.")
 @click.option(
-    "--time-limit", "time_limit_s", type=click.FloatRange(0), metavar="SECONDS", help="End it then."
+    "--time-limit", "time_limit_s", type=click.FloatRange(0), metavar="SECONDS", help="End it after this."
 )
 @click.option(
-    "--restart", type=click.Choice(["never", "failure", "always"]), default="never", show_default=True
+    "--restart",
+    type=click.Choice(["never", "failure", "always"]),
+    default="never",
+    help="When its agent starts it again [default: never].",
 )
-@click.option("--count", type=click.IntRange(1), default=1, help="So many of it.")
+@click.option("--count", type=click.IntRange(1), default=1, help="Run it so many times at once.")
 @click.option("--framework", default="run", metavar="NAME", help="Name of the framework it belongs to.")
 @click.option(
     "--weight", type=click.FloatRange(0.001), default=1.0, help="The framework's weight in sharing."
@@ -227,14 +229,22 @@ def run(
 async def submit_and_watch(
     settings: Settings, drafts: Sequence[Draft], name: str, weight: float, wait: bool
 ) -> int:
-    """Submit as a framework of its own; watch, or print the ids. Return the exit code.
-
-    A framework that was waited for is removed at the end, whatever the end is; a detached one stays
-    until its tasks have ended.
-    """
-    import anyio
-
+    """Submit; watch, or print the ids. Return the exit code. No task outlives an error of a watcher."""
     from edgerm_core.cli.watching import Watch
+
+    async with connected_framework(settings, name, weight) as framework:
+        tasks = await framework.submit_many(drafts)
+        if wait:
+            return await Watch(settings, framework, tasks, output=True).run()
+        for task in tasks:
+            click.echo(format_task_id(task.id))
+        return 0
+
+
+@asynccontextmanager
+async def connected_framework(settings: Settings, name: str, weight: float) -> AsyncIterator[Framework]:
+    """Connect as the framework that commands under this name are; a lost connection is noted."""
+    from edgerm_core.cli.identity import held_framework_id
     from edgerm_core.client.framework import connect_framework
 
     was_connected = False
@@ -245,28 +255,14 @@ async def submit_and_watch(
             note(sentence)
         was_connected = was_connected or connected
 
-    async with connect_framework(
-        settings.master_url,
-        name=name,
-        weight=weight,
-        insecure=settings.insecure,
-        on_connection=tell,
-        plugins=settings.plugins,
-    ) as framework:
-        if not wait:
-            for task in await framework.submit_many(drafts):
-                click.echo(format_task_id(task.id))
-            return 0
-        try:
-            tasks = await framework.submit_many(drafts)
-            return await Watch(settings, framework, tasks, output=True).run()
-        finally:
-            with anyio.move_on_after(TEARDOWN_S, shield=True):
-                await _teardown(framework)
-
-
-async def _teardown(framework: Framework) -> None:
-    try:
-        await framework.teardown()
-    except EdgermError as error:
-        note(f"the master was not told that this run has ended: {error}")
+    with held_framework_id(name) as framework_id:
+        async with connect_framework(
+            settings.master_url,
+            id=framework_id,
+            name=name,
+            weight=weight,
+            insecure=settings.insecure,
+            on_connection=tell,
+            plugins=settings.plugins,
+        ) as framework:
+            yield framework

@@ -61,16 +61,10 @@ def submit(
 async def _submit(
     settings: Settings, drafts: Sequence[Draft], name: str, weight: float, wait: bool, as_json: bool
 ) -> int:
+    from edgerm_core.cli.run import connected_framework
     from edgerm_core.cli.watching import Watch
-    from edgerm_core.client.framework import connect_framework
 
-    async with connect_framework(
-        settings.master_url,
-        name=name,
-        weight=weight,
-        insecure=settings.insecure,
-        plugins=settings.plugins,
-    ) as framework:
+    async with connected_framework(settings, name, weight) as framework:
         tasks = await framework.submit_many(drafts)
         code = await Watch(settings, framework, tasks, output=False).run() if wait else 0
     rows = [task_row(task) for task in tasks]

@@ -11,7 +11,7 @@ import click
 from edgerm_core.cli.asking import query, with_operator
 from edgerm_core.cli.output import Column, Row, format_age, note, one_line, show_json, show_table
 from edgerm_core.cli.settings import Settings
-from edgerm_core.errors import SpecError
+from edgerm_core.errors import RequestFailed, SpecError
 from edgerm_core.ids import TaskId, parse_task_id
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ async def find_task(operator: Operator, text: str) -> TaskId:
     """Return the id that `text` spells, or that of the one task of that name; live ones come first.
 
     Raises:
-        SpecError: if there is none, or several.
+        RequestFailed: if there is none, or several.
     """
     try:
         return parse_task_id(text)
@@ -36,10 +36,14 @@ async def find_task(operator: Operator, text: str) -> TaskId:
         if answer.total > 1:
             ids = ", ".join(str(row["id"]) for row in answer.rows)
             more = "" if answer.total <= len(answer.rows) else ", …"
-            raise SpecError(f"{answer.total} tasks are named {text!r}: use an id ({ids}{more})")
+            raise RequestFailed(
+                "not-found", f"{answer.total} tasks are named {text!r}: use an id ({ids}{more})"
+            )
         if answer.rows:
             return TaskId(answer.rows[0]["number"])
-    raise SpecError(f"there is no task {text!r}: expected an id, such as t17, or a task's name")
+    raise RequestFailed(
+        "not-found", f"there is no task {text!r}: expected an id, such as t17, or a task's name"
+    )
 
 
 def local_time(at: float) -> str:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
-from typing import IO, Final
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from edgerm_core.cli.output import note, one_line
+from edgerm_core.cli.output import note
 from edgerm_core.cli.settings import Settings
 from edgerm_core.client.framework import Framework
 from edgerm_core.client.logs import LogPiece, read_logs
-from edgerm_core.client.operator import connect_operator
+from edgerm_core.client.operator import Operator, connect_operator
 from edgerm_core.client.tasks import Task
 from edgerm_core.errors import EdgermError, RequestFailed
 from edgerm_core.ids import format_task_id
@@ -36,6 +36,12 @@ DRAIN_OUTPUT_S: Final = 5.0
 FOLLOWED_TASKS: Final = 16
 """Tasks whose output is followed at once; that of the others comes when one of these has ended. An
 agent follows `MAX_LOG_STREAMS` streams for everybody, and each task has two."""
+
+KILL_S: Final = 5.0
+"""How long telling the master to end the tasks may take when this program ends on an error."""
+
+LOOKUP_S: Final = 3.0
+"""How long a question whose answer only makes a note nicer may take."""
 
 INTERRUPTED: Final = 130
 
@@ -61,6 +67,18 @@ def describe_end(label: str, end: TaskUpdate) -> str:
     first = end.message.splitlines()[0] if end.message else ""
     detail = f": {first}" if first else ""
     return f"{label} {end.state.name} ({end.reason}){detail}"
+
+
+def labels(tasks: Sequence[Task]) -> list[str]:
+    """Return what notes and lines call each task: its id if it is alone, else its name and index."""
+    if len(tasks) == 1:
+        return [format_task_id(tasks[0].id)]
+    count: dict[str, int] = {}
+    found: list[str] = []
+    for task in tasks:
+        index = count[task.name] = count.get(task.name, -1) + 1
+        found.append(f"{task.name}/{index}")
+    return found
 
 
 class Printer:
@@ -125,6 +143,9 @@ class Watch:
         self._tasks = tasks
         self._output = output
         self._interrupted = False
+        self._operator: Operator | None = None
+        self._operator_known = anyio.Event()
+        self._agents: dict[str, str] = {}
         self._followers = anyio.CapacityLimiter(FOLLOWED_TASKS)
 
     async def run(self) -> int:
@@ -132,22 +153,28 @@ class Watch:
 
         The first Ctrl-C (or SIGTERM, SIGHUP) kills the tasks, a second one leaves at once.
         """
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._take_signals, group)
-            group.start_soon(self._explain_waiting)
-            async with anyio.create_task_group() as tasks:
-                for index, task in enumerate(self._tasks):
-                    tasks.start_soon(self._watch, task, index)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._take_signals, group)
+                group.start_soon(self._keep_operator)
+                group.start_soon(self._explain_waiting)
+                async with anyio.create_task_group() as tasks:
+                    for task, label in zip(self._tasks, labels(self._tasks), strict=True):
+                        tasks.start_soon(self._watch, task, label)
+                group.cancel_scope.cancel()
+        except BaseException:
+            # Nobody reads the output any more, such as behind `| head`.
+            with anyio.move_on_after(KILL_S, shield=True):
+                await self._kill([task for task in self._tasks if not task.state.terminal])
+            raise
         if self._interrupted:
             return INTERRUPTED
         return next((code for code in (exit_code(task.update) for task in self._tasks) if code), 0)
 
     # --- one task -----------------------------------------------------------------------------
 
-    async def _watch(self, task: Task, index: int) -> None:
+    async def _watch(self, task: Task, label: str) -> None:
         many = len(self._tasks) > 1
-        label = f"{task.name}/{index}" if many else format_task_id(task.id)
         printer = Printer(f"{label}: " if many else "", sys.stdout.buffer, sys.stderr.buffer)
         async with anyio.create_task_group() as group:
             if self._output:
@@ -173,7 +200,7 @@ class Watch:
             if update.agent_id and update.state.on_agent and (update.agent_id, update.attempt) != placed:
                 placed = (update.agent_id, update.attempt)
                 again = f" (attempt {update.attempt})" if update.attempt > 1 else ""
-                note(f"{label} placed on {update.agent_id}{again}")
+                note(f"{label} placed on {await self._agent_name(task, update.agent_id)}{again}")
             if update.state is TaskState.UNREACHABLE and state is not update.state:
                 note(f"{label} is UNREACHABLE: {update.message or 'its agent is silent'}")
             if update.state is TaskState.PENDING and state is not update.state:
@@ -220,17 +247,44 @@ class Watch:
                 note(f"{format_task_id(waiting[0].id)} waits{more}: {sentence}")
 
     async def _explain(self, task: Task) -> str:
+        rows = await self._ask("explain", task)
+        return str(rows[0]["summary"]) if rows and rows[0]["state"] == TaskState.PENDING.name else ""
+
+    async def _agent_name(self, task: Task, agent_id: str) -> str:
+        if agent_id not in self._agents:
+            rows = await self._ask("story", task)
+            attempt = task.update.attempt
+            names = [str(row["agent"]) for row in rows if row["agent"] and row["attempt"] == attempt]
+            self._agents[agent_id] = names[0] if names else agent_id
+        return self._agents[agent_id]
+
+    async def _keep_operator(self) -> None:
+        """Hold the second session, as an operator, that notes ask their questions on."""
         try:
             async with connect_operator(
                 self._settings.master_url,
                 insecure=self._settings.insecure,
-                connect_timeout_s=EXPLAIN_AFTER_S,
+                connect_timeout_s=LOOKUP_S,
                 plugins=self._settings.plugins,
             ) as operator:
-                row = (await operator.query("explain", task=format_task_id(task.id))).rows[0]
+                self._operator = operator
+                self._operator_known.set()
+                await anyio.sleep_forever()
         except EdgermError as error:
-            return one_line(str(error))
-        return str(row["summary"]) if row["state"] == TaskState.PENDING.name else ""
+            note(f"notes will be short: {error}")
+        finally:
+            self._operator_known.set()
+
+    async def _ask(self, kind: str, task: Task) -> Sequence[Mapping[str, Any]]:
+        """Return the rows about a task; none where the master does not answer soon."""
+        with anyio.move_on_after(LOOKUP_S):
+            await self._operator_known.wait()
+            if self._operator is not None:
+                try:
+                    return (await self._operator.query(kind, task=format_task_id(task.id))).rows
+                except EdgermError:
+                    pass
+        return ()
 
     async def _take_signals(self, group: TaskGroup) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Final, Literal
 
 import anyio
 
@@ -14,6 +14,13 @@ from edgerm_core.errors import ConnectionClosed, RequestFailed
 from edgerm_core.ids import TaskId, format_task_id
 from edgerm_core.limits import REQUEST_TIMEOUT_S
 from edgerm_core.messages import Failed, LogData, LogGet, LogStream, RefusalCode
+
+PATIENCE_S: Final = 60.0
+"""A log that was being followed is asked for again for so long when its agent is away: as long as a
+restarted master gives everybody to come back."""
+
+RETRY_S: Final = 1.0
+"""How often it is asked for meanwhile."""
 
 StreamName = Literal["stdout", "stderr", "both"]
 
@@ -58,7 +65,7 @@ class _Cursor:
 
     def take(self, data: LogData) -> LogPiece | None:
         """Return what is new in `data`; None if nothing is."""
-        self.ended = self.ended or data.end
+        self.ended = data.end and not data.problem
         if self.offset < 0:
             # The first answer to "the last n bytes" says where that is.
             self.offset = data.offset
@@ -85,7 +92,8 @@ async def read_logs(
 
     When the connection is lost it goes on at the offset it had reached. A reader that is too slow
     misses nothing that the agent's ring still holds; what it no longer holds is counted in
-    `missed_bytes` of the next piece. Cancel-safe.
+    `missed_bytes` of the next piece. While following, an agent that goes away is waited for, up to
+    `PATIENCE_S`. Cancel-safe.
 
     Parameters:
         follow: go on as the log grows, until the task ends; otherwise stop at its present end.
@@ -101,34 +109,41 @@ async def read_logs(
     cursors = [_Cursor(s, start) for s in _STREAMS[stream]]
     if tail_bytes == 0 and not follow:
         return
-    while not all(cursor.ended for cursor in cursors):
+    patient_until = 0.0
+    while pending := [cursor for cursor in cursors if not cursor.ended]:
         link = await session.link()
-        open_cursors = [cursor for cursor in cursors if not cursor.ended]
-        with link.mailbox(len(open_cursors)) as (box, ids):
-            by_id = dict(zip(ids, open_cursors, strict=True))
+        problem = ""
+        with link.mailbox(len(pending)) as (box, ids):
+            by_id = dict(zip(ids, pending, strict=True))
+            unfinished = set(ids)
             try:
                 for request_id, cursor in by_id.items():
                     await link.send(
                         LogGet(request_id, task_id, cursor.stream, cursor.offset, follow, attempt=attempt)
                     )
-                while not all(cursor.ended for cursor in open_cursors):
+                while unfinished and not problem:
                     data = await _next(link, box, follow)
                     if data is None:
                         break
-                    cursor = by_id[data.request_id]
-                    piece = cursor.take(data)
+                    piece = by_id[data.request_id].take(data)
+                    problem = data.problem
+                    if data.end:
+                        unfinished.discard(data.request_id)
                     if piece is not None:
+                        patient_until = anyio.current_time() + PATIENCE_S
                         yield piece
-                    if data.problem:
-                        raise RequestFailed(
-                            RefusalCode.NOT_FOUND, f"log of task {format_task_id(task_id)}: {data.problem}"
-                        )
             except ConnectionClosed:
-                pass  # And on again from where the cursors stand, with the next connection.
+                # And on again from where the cursors stand, with the next connection.
+                patient_until = anyio.current_time() + PATIENCE_S
             finally:
-                for request_id, cursor in by_id.items():
-                    if not cursor.ended:
-                        link.post(LogGet(request_id, task_id, cursor.stream, cancel=True))
+                for request_id in unfinished:
+                    link.post(LogGet(request_id, task_id, by_id[request_id].stream, cancel=True))
+        if problem:
+            if not follow or anyio.current_time() >= patient_until:
+                raise RequestFailed(
+                    RefusalCode.NOT_FOUND, f"log of task {format_task_id(task_id)}: {problem}"
+                )
+            await anyio.sleep(RETRY_S)
 
 
 async def _next(link: Link, box: Mailbox, follow: bool) -> LogData | None:

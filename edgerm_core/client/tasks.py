@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -17,6 +17,10 @@ from edgerm_core.tasks import TaskState
 
 if TYPE_CHECKING:
     from edgerm_core.client.framework import Framework
+
+
+NO_LOG_YET: Final = frozenset({TaskState.PENDING, TaskState.STAGING, TaskState.STARTING})
+"""The agent may not have heard of the task in these states."""
 
 
 class Task:
@@ -150,13 +154,13 @@ class Task:
     ) -> AsyncIterator[LogPiece]:
         """Yield its log; see `logs.read_logs`. The attempt that is the latest when it starts.
 
-        With `follow` a task that waits for its place is waited for.
+        With `follow` a task that does not run yet is waited for.
 
         Raises:
             RequestFailed: if there is no log, or its agent is away.
         """
         if follow:
-            while self.update.attempt == 0 and not self.state.terminal:
+            while self.state in NO_LOG_YET:
                 await self._change()
         async for piece in read_logs(
             self._framework.session,

@@ -63,7 +63,7 @@ def register(state: MasterState, session: Session, request: Register) -> None:
         return
     if agent is None:
         agent = AgentRecord(info)
-        state.agents[info.id] = agent
+        state.add_agent(agent)
     elif not _same_agent(state, agent, session, request):
         return
     if agent.session_id is not None and agent.session_id != session.id:
@@ -351,8 +351,6 @@ def forget(state: MasterState, agent: AgentRecord, text: str) -> None:
         if task.state is not TaskState.UNREACHABLE:
             state.move_task(task, TaskState.UNREACHABLE, Reason.AGENT_REMOVED, "operator", message)
         lose_attempt(state, task, Reason.AGENT_REMOVED, message, "master")
-    del state.agents[agent.id]
-    state.refresh_schedulable(agent)
-    state.dirty["agent", agent.id] = None
+    state.remove_agent(agent)
     for framework in state.frameworks.values():
         framework.filters.pop(agent.id, None)

@@ -67,7 +67,7 @@ def _check_agents(state: MasterState) -> None:
             assert agent.totals.contains(booked), f"{where}: [{booked}] booked of [{agent.totals}]"
             assert agent.free + booked == agent.totals, f"{where}: something got lost"
         assert (agent.id in state.schedulable) == agent.schedulable, f"{where}: schedulable disagrees"
-        if agent.schedulable:
+        if agent.counted:
             totals = add_scalars(totals, agent.fair_totals)
         if agent.session_id is not None:
             session = state.sessions.get(agent.session_id)
@@ -84,7 +84,7 @@ def _check_frameworks(state: MasterState) -> None:
         where = f"framework {framework.id} ({framework.state.name})"
         allocated: dict[str, int] = {}
         count = 0
-        for agent in state.agents.values():
+        for agent in (a for a in state.agents.values() if a.counted):
             for holding in agent.holdings.values():
                 if holding.framework_id == framework.id:
                     allocated = add_scalars(allocated, holding.charge)

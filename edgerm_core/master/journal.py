@@ -278,9 +278,10 @@ def _restore_agent(state: MasterState, row: AgentRow) -> None:
         agent.ghosts[ghost.task_id, ghost.attempt] = Holding(
             ghost.task_id, ghost.attempt, ghost.framework_id, ghost.resources, charge
         )
-    state.agents[agent.id] = agent
     if row.state is AgentState.UNREACHABLE:
         agent.state = AgentState.UNREACHABLE
+    state.add_agent(agent)
+    if row.state is AgentState.UNREACHABLE:
         agent.unreachable_since = state.now
         key = (agent.id, state.now)
         state.at(state.now + RETAIN_AGENT_S, agents.on_retention_over, key)
@@ -321,7 +322,7 @@ def _restore_task(state: MasterState, key: bytes, spec: SpecRow, row: TaskRow) -
     charge = fair_amounts(task.resources, agent.devices)
     holding = Holding(task.id, task.attempt, task.framework_id, task.resources, charge)
     agent.holdings[task.id] = holding  # `restore` recounts what is free once all are booked.
-    state.charge(task.framework_id, charge, +1)
+    state.charge(agent, holding, +1)
     if not task.confirmed or task.kill_reason:
         agent.unconfirmed.add(task.id)
     if task.state is TaskState.UNREACHABLE:

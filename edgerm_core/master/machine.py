@@ -132,6 +132,8 @@ class Machine:
             else:
                 greeting(state, session, message)
             return
+        if role != "agent" and isinstance(message, Heartbeat):
+            return  # A peer that cannot be pushed to asks for what waits; the transport delivers it.
         if role == "agent":
             assert session.agent_id is not None
             agent = state.agents.get(session.agent_id)

@@ -72,6 +72,11 @@ def drop_framework_offers(state: MasterState, framework: FrameworkRecord) -> Non
 
 def accept(state: MasterState, framework: FrameworkRecord, session_id: SessionId, request: Accept) -> None:
     """Launch tasks on offers of one agent; the rest goes back under the request's filter."""
+    if request.keys and all(key in framework.keys for key in request.keys):
+        # Sent again after its answer was lost: the tasks run, the offers are gone.
+        known_ids = tuple(framework.keys[key] for key in request.keys)
+        state.send(session_id, Submitted(request.request_id, known_ids))
+        return
     offers = [state.offers.get(offer_id) for offer_id in request.offer_ids]
     mine = [o for o in offers if o is not None and o.framework_id == framework.id]
     problem = _check_accept(state, framework, request, mine)

@@ -128,6 +128,14 @@ class AgentRecord:
         return self.info.id
 
     @property
+    def counted(self) -> bool:
+        """Whether its totals, and what is held of them, count in fair sharing.
+
+        As in Mesos, an agent that is away takes its allocations out of the sums with it.
+        """
+        return self.state in (AgentState.READY, AgentState.DRAINING, AgentState.RECOVERING)
+
+    @property
     def schedulable(self) -> bool:
         """Whether it may get tasks now."""
         return self.state is AgentState.READY and self.session_id is not None

@@ -188,14 +188,14 @@ class MasterState:
         """Book what an attempt holds. The caller has checked that it fits."""
         agent.holdings[holding.task_id] = holding
         agent.free = agent.free - holding.resources
-        self.charge(holding.framework_id, holding.charge, +1)
+        self.charge(agent, holding, +1)
         self.agent_changes.add(agent.id)
 
     def release(self, agent: AgentRecord, task_id: TaskId) -> None:
         """Give back what the current attempt of a task holds, if it holds anything."""
         holding = agent.holdings.pop(task_id, None)
         if holding is not None:
-            self.charge(holding.framework_id, holding.charge, -1)
+            self.charge(agent, holding, -1)
             self._give_back(agent, holding.resources)
 
     def to_ghost(self, agent: AgentRecord, task_id: TaskId) -> None:
@@ -204,7 +204,7 @@ class MasterState:
         The framework is no longer charged for it.
         """
         holding = agent.holdings.pop(task_id)
-        self.charge(holding.framework_id, holding.charge, -1)
+        self.charge(agent, holding, -1)
         agent.ghosts[task_id, holding.attempt] = holding
         self.dirty["agent", agent.id] = None
         self.agent_changes.add(agent.id)
@@ -213,7 +213,7 @@ class MasterState:
         """Take a given-up run back as the current attempt."""
         holding = agent.ghosts.pop((task_id, attempt))
         agent.holdings[task_id] = holding
-        self.charge(holding.framework_id, holding.charge, +1)
+        self.charge(agent, holding, +1)
         self.dirty["agent", agent.id] = None
         self.agent_changes.add(agent.id)
 
@@ -231,7 +231,7 @@ class MasterState:
         agent.offers.add(offer.id)
         self.frameworks[offer.framework_id].offers.add(offer.id)
         agent.free = agent.free - offer.resources
-        self.charge(offer.framework_id, offer.charge, +1)
+        self.charge(agent, offer, +1)
         self.agent_changes.add(agent.id)
 
     def release_offer(self, offer: OfferRecord) -> None:
@@ -242,7 +242,7 @@ class MasterState:
         framework = self.frameworks.get(offer.framework_id)
         if framework is not None:
             framework.offers.discard(offer.id)
-        self.charge(offer.framework_id, offer.charge, -1)
+        self.charge(agent, offer, -1)
         self._give_back(agent, offer.resources)
 
     def _give_back(self, agent: AgentRecord, resources: Resources) -> None:
@@ -272,15 +272,15 @@ class MasterState:
         agent.free = free
         self.agent_changes.add(agent.id)
 
-    def charge(self, framework_id: FrameworkId, amounts: dict[str, int], sign: int) -> None:
-        """Add to (+1) or take off (-1) what fair sharing counts for a framework."""
-        framework = self.frameworks.get(framework_id)
-        if framework is None:
+    def charge(self, agent: AgentRecord, held: Holding | OfferRecord, sign: int) -> None:
+        """Add to (+1) or take off (-1) what fair sharing counts for a framework on a counted agent."""
+        framework = self.frameworks.get(held.framework_id)
+        if framework is None or not agent.counted:
             return
         change = add_scalars if sign > 0 else subtract_scalars
-        framework.allocated = change(framework.allocated, amounts)
+        framework.allocated = change(framework.allocated, held.charge)
         framework.allocations += sign
-        self.framework_changes.add(framework_id)
+        self.framework_changes.add(framework.id)
 
     # --- agents and frameworks ----------------------------------------------------------------
 
@@ -292,29 +292,55 @@ class MasterState:
         """
         if state is not agent.state:
             check_transition(agent_lifecycle.TRANSITIONS, agent.state, state, f"agent {agent.id}")
+            self._count(agent, -1)
             agent.state = state
+            self._count(agent, +1)
             self.dirty["agent", agent.id] = None
             suffix = f": {text}" if text else ""
             self.report(logging.INFO, f"agent {agent.info.name or agent.id} is {state.name}{suffix}")
         self.refresh_schedulable(agent)
 
+    def _count(self, agent: AgentRecord, sign: int) -> None:
+        """Take a counted agent into (+1) or out of (-1) the cluster's totals, with what is held there."""
+        if not agent.counted:
+            return
+        change = add_scalars if sign > 0 else subtract_scalars
+        self.totals = change(self.totals, agent.fair_totals)
+        for holding in agent.holdings.values():
+            self.charge(agent, holding, sign)
+        for offer_id in agent.offers:
+            self.charge(agent, self.offers[offer_id], sign)
+
+    def add_agent(self, agent: AgentRecord) -> None:
+        """Put an agent on the books."""
+        self.agents[agent.id] = agent
+        self._count(agent, +1)
+        self.refresh_schedulable(agent)
+
+    def remove_agent(self, agent: AgentRecord) -> None:
+        """Take an agent that holds nothing off the books."""
+        assert not agent.holdings, "its tasks must be dealt with first"
+        assert not agent.offers, "its offers must be rescinded first"
+        self._count(agent, -1)
+        del self.agents[agent.id]
+        self.refresh_schedulable(agent)
+        self.dirty["agent", agent.id] = None
+
     def refresh_schedulable(self, agent: AgentRecord) -> None:
-        """Bring `schedulable` and `totals` in line with the agent's state, session and totals."""
-        before = self.schedulable.pop(agent.id, None)
-        if before is not None:
-            self.totals = subtract_scalars(self.totals, agent.fair_totals)
+        """Bring `schedulable` in line with the agent's state and session."""
+        self.schedulable.pop(agent.id, None)
         if agent.schedulable and agent.id in self.agents:
             self.schedulable[agent.id] = agent
-            self.totals = add_scalars(self.totals, agent.fair_totals)
         self.agent_changes.add(agent.id)
 
     def describe_agent(self, agent: AgentRecord, change: Callable[[], None]) -> None:
         """Let `change` alter the agent's description, keeping totals and free amounts right."""
-        if self.schedulable.pop(agent.id, None) is not None:
+        if agent.counted:
             self.totals = subtract_scalars(self.totals, agent.fair_totals)
         change()
+        if agent.counted:
+            self.totals = add_scalars(self.totals, agent.fair_totals)
         self.recount(agent)
-        self.refresh_schedulable(agent)
         self.dirty["agent", agent.id] = None
 
     def move_framework(self, framework: FrameworkRecord, state: FrameworkState) -> None:

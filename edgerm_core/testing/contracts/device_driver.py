@@ -81,7 +81,9 @@ class DeviceDriverContract:
         assert caught.value.reason == Reason.RESOURCES_UNAVAILABLE
         assert ABSENT in str(caught.value)
 
-    async def test_no_more_tasks_than_slots_get_a_device(self, driver: DeviceDriver, device: Device) -> None:
+    async def test_no_more_tasks_than_slots_get_a_device(
+        self, driver: DeviceDriver, device: Device
+    ) -> None:
         for number in range(device.slots):
             await driver.reserve(device.id, TaskId(100 + number), Fence(1))
         with pytest.raises(ExecutorError) as caught:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from edgerm_core.agents import AgentInfo, Fingerprint
@@ -361,6 +362,4 @@ class SchedulerContract:
 
 
 def _replace(spec: TaskSpec, **changes: object) -> TaskSpec:
-    import msgspec
-
     return msgspec.structs.replace(spec, **changes)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
@@ -254,19 +254,17 @@ class TransportContract:
                     group.start_soon(flood.run)
                     await flood.stalled()
                     group.cancel_scope.cancel()
-                received = 0
-                try:
-                    while received < flood.sent:
-                        data = await listening.receive()
-                        assert data == flood.message(received)
-                        received += 1
-                except ConnectionClosed:
-                    with pytest.raises(ConnectionClosed):
-                        await dialing.send(b"closed on both sides")
-                else:
-                    await dialing.send(b"still open")
-                    while (data := await listening.receive()) != b"still open":
-                        assert data == flood.message(received)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_send_if_open, dialing, b"still open")
+                    received = 0
+                    try:
+                        while (data := await listening.receive()) != b"still open":
+                            assert data == flood.message(received)
+                            received += 1
+                        assert received >= flood.sent
+                    except ConnectionClosed:
+                        with pytest.raises(ConnectionClosed):
+                            await dialing.send(b"closed on both sides")
 
     async def test_a_cancelled_receive_loses_nothing(
         self, transport: Transport, dialer: Transport, listen_url: str
@@ -609,6 +607,11 @@ class _Flood:
 
 async def _send_all(source: Connection, messages: list[bytes]) -> None:
     for message in messages:
+        await source.send(message)
+
+
+async def _send_if_open(source: Connection, message: bytes) -> None:
+    with suppress(ConnectionClosed):
         await source.send(message)
 
 

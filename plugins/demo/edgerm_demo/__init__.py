@@ -1,1 +1,1 @@
-"""A plugin for edgerm."""
+"""The edgerm demonstration: a cluster on loopback, two frameworks, real weather data."""

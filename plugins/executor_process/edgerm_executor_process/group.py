@@ -17,6 +17,9 @@ MOVE_ROUNDS: Final = 10
 """How often processes are moved out of a group that must become empty: new ones may be forked."""
 
 
+MAKE_TRIES: Final = 5
+
+
 class Group:
     """The groups that a `cgroup_limits.GroupPlan` describes. An empty plan is falsy."""
 
@@ -37,14 +40,7 @@ class Group:
         """
         try:
             for controller, path in self._path.items():
-                parent = os.path.dirname(path)
-                if not os.path.isdir(parent):
-                    os.makedirs(parent, exist_ok=True)
-                    if self._v2:
-                        grandparent = os.path.dirname(parent)
-                        for level in (self._base[controller], grandparent, parent):
-                            _pass_down(level)
-                os.makedirs(path, exist_ok=True)
+                self._make_directory(self._base[controller], path)
             for controller, name, value, needed in self._writes:
                 try:
                     _write(os.path.join(self._directory(controller), name), value)
@@ -54,6 +50,21 @@ class Group:
         except OSError:
             self.remove()
             raise
+
+    def _make_directory(self, base: str, path: str) -> None:
+        parent = os.path.dirname(path)
+        for _ in range(MAKE_TRIES):
+            try:
+                if not os.path.isdir(parent):
+                    os.makedirs(parent, exist_ok=True)
+                    if self._v2:
+                        for level in (base, os.path.dirname(parent), parent):
+                            _pass_down(level)
+                os.makedirs(path, exist_ok=True)
+                return
+            except FileNotFoundError:
+                pass  # Another agent's keeper removed the shared parent at this moment.
+        os.makedirs(path, exist_ok=True)
 
     def procs_files(self) -> list[str]:
         """Return the files into which a process writes `0` to join."""

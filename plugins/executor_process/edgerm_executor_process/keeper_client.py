@@ -86,18 +86,22 @@ class KeeperConnection:
         Raises:
             KeeperGone: if the connection breaks first.
         """
-        while not ready():
-            if self.closed:
-                raise KeeperGone
-            if self._reading:
-                await self._wait_turn(token)
-                continue
-            self._reading = True
-            try:
-                while not ready() and not self.closed:
-                    await self._read_some()
-            finally:
-                self._reading = False
+        try:
+            while not ready():
+                if self.closed:
+                    raise KeeperGone
+                if self._reading:
+                    await self._wait_turn(token)
+                    continue
+                self._reading = True
+                try:
+                    while not ready() and not self.closed:
+                        await self._read_some()
+                finally:
+                    self._reading = False
+        finally:
+            # Also who never read may have been chosen to, just before its own message came.
+            if not self._reading:
                 self._hand_over()
 
     async def close(self) -> None:
@@ -125,20 +129,11 @@ class KeeperConnection:
         self._waiters.setdefault(token, []).append(event)
         try:
             await event.wait()
-        except BaseException:
-            if event.is_set() and not self._reading:
-                self._discard(token, event)
-                self._hand_over()
-            raise
         finally:
-            self._discard(token, event)
-
-    def _discard(self, token: object, event: anyio.Event) -> None:
-        events = self._waiters.get(token, [])
-        if event in events:
+            events = self._waiters[token]
             events.remove(event)
-        if not events:
-            self._waiters.pop(token, None)
+            if not events:
+                del self._waiters[token]
 
     def _hand_over(self) -> None:
         """Wake one waiter, so that it reads from now on; all of them if there is nothing to read."""
@@ -197,7 +192,10 @@ class KeeperClient:
         async with self._connecting:
             if self._closed:
                 raise ExecutorError("the process executor is closed", recoverable=True)
-            if self._connection is None or self._connection.closed:
+            if self._connection is not None and self._connection.closed:
+                await self._connection.close()
+                self._connection = None
+            if self._connection is None:
                 self._connection = await self._connect()
             return self._connection
 
@@ -215,6 +213,7 @@ class KeeperClient:
                 try:
                     hello = await connection.request("hello")
                 except KeeperGone:
+                    await connection.close()
                     continue
                 if hello.get("protocol") != PROTOCOL:
                     await connection.close()
@@ -234,8 +233,8 @@ class KeeperClient:
         """Return a stream; None if nobody listens."""
         try:
             directory = os.open(self._base_dir, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            return None
+        except OSError:
+            return None  # `_launch` makes it, or says why that cannot be.
         try:
             # A socket's path has 108 bytes; this one is short whatever the directory's is.
             return await anyio.connect_unix(f"/proc/self/fd/{directory}/{SOCKET_NAME}")

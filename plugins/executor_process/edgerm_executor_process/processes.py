@@ -55,7 +55,7 @@ def is_same(pid: int, start: int) -> bool:
     return stat is not None and stat.start == start and stat.state not in "ZX"
 
 
-def family(main: int, mark: bytes) -> list[int]:
+def family(main: int, start: int, mark: bytes) -> list[int]:
     """Return the live processes of a run where no control group holds them together.
 
     They are the main process, its descendants, everything in its session or process group, and
@@ -63,7 +63,7 @@ def family(main: int, mark: bytes) -> list[int]:
     parents and its session behind.
 
     Parameters:
-        main: the run's first process, leader of its session; may have ended.
+        main, start: the run's first process, leader of its session; may have ended.
         mark: `NAME=value` that only this run's environment has.
     """
     stats: dict[int, Stat] = {}
@@ -74,6 +74,8 @@ def family(main: int, mark: bytes) -> list[int]:
             if stat is not None and stat.state not in "ZX":
                 stats[int(name)] = stat
                 children.setdefault(stat.parent, []).append(int(name))
+    if main in stats and stats[main].start != start:
+        main = -1  # Somebody else's by now; ours is gone with its session.
     found = {
         pid
         for pid, stat in stats.items()

@@ -238,7 +238,7 @@ class Run:
         """Return the live processes of the run."""
         if self.group:
             return self.group.pids()
-        return processes.family(self.pid, self._mark) if self.pid else []
+        return processes.family(self.pid, self.start, self._mark) if self.pid else []
 
     def ask_to_end(self, deadline: float) -> None:
         """Send SIGTERM to all of it; the keeper kills it at the deadline. The earliest deadline counts."""

@@ -28,7 +28,8 @@ FAILED_EXIT: Final = 127
 task_file_limit: tuple[int, int] | None = None
 """Limit of open files that tasks get, where the keeper has raised its own."""
 
-_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED_BY_KEEPER: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP)
+"""Two by Python itself, two by `keeper.main`. What is ignored stays so across exec."""
 
 
 class StartError(Exception):
@@ -134,7 +135,7 @@ def _become(
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         # All other descriptors close themselves on exec (PEP 446).
-        for ignored in _IGNORED_BY_PYTHON:
+        for ignored in _IGNORED_BY_KEEPER:
             signal.signal(ignored, signal.SIG_DFL)
         if task_file_limit is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, task_file_limit)

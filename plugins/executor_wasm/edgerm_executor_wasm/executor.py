@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,6 +79,9 @@ class WasmExecutor(Executor):
         if implementation.blob is None or launch.blob_path is None:
             raise SpecError("a wasm implementation needs a module: set its blob")
         runtime = self._runtime or await self._load_runtime()
+        if self._closed:
+            await self.close()  # Again: it may have been called while the runtime was loaded.
+            raise _stopping()
         modules = runtime.modules
         module = modules.get(implementation.blob) or await modules.load(
             implementation.blob, launch.blob_path
@@ -174,13 +178,13 @@ class WasmExecutor(Executor):
         async with self._loading:
             if self._runtime is None:
                 if self._closed:
-                    raise ExecutorError("the agent is stopping", reason=Reason.EXECUTOR_UNAVAILABLE)
+                    raise _stopping()
                 # Workers report from their own threads, and anyio has no call for that which does
                 # not make the reporting thread wait.
                 loop = asyncio.get_running_loop()
 
-                def report(run: Run) -> None:
-                    self._ended.append(run)
+                def report(runs: list[Run]) -> None:
+                    self._ended.extend(runs)
                     if not self._delivering:
                         self._delivering = True
                         try:
@@ -191,13 +195,13 @@ class WasmExecutor(Executor):
                 self._runtime = await anyio.to_thread.run_sync(self._make_runtime, report)
             return self._runtime
 
-    def _make_runtime(self, report: object) -> Runtime:
+    def _make_runtime(self, report: Callable[[list[Run]], None]) -> Runtime:
         try:
             from edgerm_executor_wasm.runtime import Runtime
         except (ImportError, OSError, RuntimeError) as error:
             self._problem = f"wasmtime cannot be loaded on this machine: {error}"
             raise ExecutorError(self._problem, reason=Reason.EXECUTOR_UNAVAILABLE) from error
-        return Runtime(self._cache_dir(), self._config.cache_mib * BYTES_PER_MIB, report)  # type: ignore[arg-type]
+        return Runtime(self._cache_dir(), self._config.cache_mib * BYTES_PER_MIB, report)
 
     def _deliver(self) -> None:
         """Tell those who wait that runs have ended; one call for all that ended meanwhile."""
@@ -231,6 +235,10 @@ class WasmExecutor(Executor):
         if any(work_dir.iterdir()):
             preopens.append((work_dir, ".", True))
         return preopens
+
+
+def _stopping() -> ExecutorError:
+    return ExecutorError("the agent is stopping", reason=Reason.EXECUTOR_UNAVAILABLE, recoverable=True)
 
 
 def _lost(handle: TaskHandle) -> TaskLost:

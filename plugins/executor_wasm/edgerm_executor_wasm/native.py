@@ -39,7 +39,8 @@ def _bind(name: str, library: ctypes.CDLL = _keeping_lock) -> Callable[..., Any]
 _store_new = _bind("wasmtime_store_new")
 _store_context = _bind("wasmtime_store_context")
 _store_limiter = _bind("wasmtime_store_limiter")
-_store_delete = _bind("wasmtime_store_delete", ffi.dll)
+_store_delete = _bind("wasmtime_store_delete")
+_store_delete_with_wasi = _bind("wasmtime_store_delete", ffi.dll)
 _set_epoch_deadline = _bind("wasmtime_context_set_epoch_deadline")
 _yield_at_deadline = _bind("wasmtime_context_epoch_deadline_async_yield_and_update")
 # Declared as returning an error, but the library's function returns nothing, so the value is noise.
@@ -62,8 +63,8 @@ _define_async_func = _bind("wasmtime_linker_define_async_func")
 poll: Final = _bind("wasmtime_call_future_poll", ffi.dll)
 """Run a future's guest until it pauses (False) or has ended (True)."""
 
-delete_future: Final = _bind("wasmtime_call_future_delete", ffi.dll)
-"""Free a future; a guest that has not ended is ended."""
+_delete_ended_future = _bind("wasmtime_call_future_delete")
+_delete_paused_future = _bind("wasmtime_call_future_delete", ffi.dll)
 
 NO_FINALIZER: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 
@@ -82,7 +83,7 @@ class Store:
         wasi: consumed; None: the module uses none.
     """
 
-    __slots__ = ("_memory", "_pointer", "context", "instance")
+    __slots__ = ("_delete", "_memory", "_pointer", "context", "instance")
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Store:
         self.context = _store_context(self._pointer)
         self.instance = ffi.wasmtime_instance_t()
         self._memory: Pointer = None
+        self._delete = _store_delete if wasi is None else _store_delete_with_wasi
         _store_limiter(self._pointer, mem_bytes, table_elements, 1, tables, 1)
         # At each deadline the guest pauses, and the next one is again so many ticks later.
         _set_epoch_deadline(self.context, slice_ticks)
@@ -107,12 +109,13 @@ class Store:
     def close(self) -> None:
         """Free the instance. Idempotent. No future of this store may be left."""
         if self._pointer is not None:
-            _store_delete(self._pointer)
+            self._delete(self._pointer)
             self._pointer = None
 
     def instantiate(self, prepared: wasmtime.InstancePre) -> Future:
         """Begin to make the instance, which may run its start function."""
         future = Future()
+        future.prepared = prepared
         future.pointer = _instantiate_async(
             prepared.ptr(), self.context, byref(self.instance), byref(future.trap), byref(future.error)
         )
@@ -168,9 +171,9 @@ class Store:
 
 
 class Future:
-    """A call under way. What the guest writes its results into lives here."""
+    """A call under way. What it uses until it has ended, and writes its results into, lives here."""
 
-    __slots__ = ("args", "error", "function", "pointer", "results", "trap")
+    __slots__ = ("args", "error", "function", "pointer", "prepared", "results", "trap")
 
     def __init__(self) -> None:
         self.pointer: Pointer = None
@@ -179,12 +182,17 @@ class Future:
         self.args: Pointer = None
         self.results: Pointer = None
         self.function: Pointer = None
+        self.prepared: wasmtime.InstancePre | None = None
 
-    def delete(self) -> None:
-        """Free it; a guest that has not ended is ended. Idempotent."""
-        if self.pointer is not None:
-            delete_future(self.pointer)
-            self.pointer = None
+    def delete_ended(self) -> None:
+        """Free it after its last poll."""
+        _delete_ended_future(self.pointer)
+        self.pointer = None
+
+    def delete_paused(self) -> None:
+        """Free it and end its guest."""
+        _delete_paused_future(self.pointer)
+        self.pointer = None
 
     def values(self) -> list[Number]:
         """Return the function's results.

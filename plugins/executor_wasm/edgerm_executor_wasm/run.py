@@ -96,7 +96,7 @@ class Run:
                     self._note_memory()
                     return False
                 future, self._future = self._future, None
-                future.delete()
+                future.delete_ended()
                 self._values = future.values()
         except StopIteration as end:
             result = self._with_stdout(outcome.returned(end.value))
@@ -187,7 +187,7 @@ class Run:
         """Free all that belongs to the guest, then say how it ended."""
         self._note_memory()
         if self._future is not None:
-            self._future.delete()
+            self._future.delete_paused()
             self._future = None
         self._program.close()
         if self._store is not None:

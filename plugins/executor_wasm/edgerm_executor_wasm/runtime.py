@@ -24,7 +24,7 @@ class Runtime:
         workers: their threads start here.
     """
 
-    def __init__(self, cache_dir: Path, cache_bytes: int, on_end: Callable[[Run], None]) -> None:
+    def __init__(self, cache_dir: Path, cache_bytes: int, on_end: Callable[[list[Run]], None]) -> None:
         self._host = Host()
         self.modules = Modules(self._host, CompileCache(cache_dir, cache_bytes, self._host))
         self.workers = Workers(self._host, on_end)

@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 LONG_NICENESS: Final = 5
 """Added to that of the agent for the threads of long runs."""
 
+SHORT: Final = 0
+"""Number of the worker that serves short runs; those of long runs count from 1."""
+
+REPORT_S: Final = 0.001
+"""While more short runs wait for their turn, the ended ones are reported together this often: each
+report wakes the event loop, and the two threads would take the interpreter lock from each other."""
+
 JOIN_S: Final = 1.0
 """How long to wait for a thread to end; a slice is over within some milliseconds."""
 
@@ -48,16 +55,18 @@ class Workers:
 
     Parameters:
         host: whose runs they are.
-        on_end: called in a worker thread with each run that has ended.
+        on_end: called in a worker thread with runs that have ended.
     """
 
-    def __init__(self, host: Host, on_end: Callable[[Run], None]) -> None:
+    def __init__(self, host: Host, on_end: Callable[[list[Run]], None]) -> None:
         self._engine = host.engine
         self._on_end = on_end
         self._short: queue.SimpleQueue[Run | _Stop | None] = queue.SimpleQueue()
         self._long: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._parked: list[tuple[float, int, Run]] = []
         self._stale = 0
+        self._ended: list[Run] = []
+        self._report_at = 0.0
         self._order = itertools.count()
         self._polling: dict[int, bool] = {}
         self._lock = threading.Lock()
@@ -112,13 +121,17 @@ class Workers:
     # --- the thread of short runs ---
 
     def _serve_short(self) -> None:
-        self._polling[0] = False
+        self._polling[SHORT] = False
         while True:
+            timeout_s = self._wake_parked()
+            if self._ended and (self._short.empty() or time.monotonic() >= self._report_at):
+                self._report()
             try:
-                item = self._short.get(timeout=self._wake_parked())
+                item = self._short.get(timeout=timeout_s)
             except queue.Empty:
                 continue
             if item is None:
+                self._report()
                 return
             if isinstance(item, _Stop):
                 self._stop_parked(item.run)
@@ -126,7 +139,7 @@ class Workers:
                 item.parked = True
                 heapq.heappush(self._parked, (item.park_until, next(self._order), item))
             else:
-                self._take_turn(item, 0)
+                self._take_turn(item, SHORT)
 
     def _wake_parked(self) -> float | None:
         """Put those whose time has come back into the queues; return when to look again."""
@@ -140,6 +153,10 @@ class Workers:
                 self._stale -= 1
         return self._parked[0][0] - now if self._parked else None
 
+    def _report(self) -> None:
+        ended, self._ended = self._ended, []
+        self._on_end(ended)
+
     def _stop_parked(self, run: Run) -> None:
         if not run.parked:
             return  # Whoever has it, or gets it from a queue, sees that it is to be stopped.
@@ -149,7 +166,7 @@ class Workers:
             self._parked = [entry for entry in self._parked if entry[2].parked]
             heapq.heapify(self._parked)
             self._stale = 0
-        self._take_turn(run, 0)
+        self._take_turn(run, SHORT)
 
     # --- the threads of long runs ---
 
@@ -171,7 +188,7 @@ class Workers:
     def _take_turn(self, run: Run, worker: int) -> None:
         if run.stopping:
             run.abort()
-            self._on_end(run)
+            self._note_end(run, worker)
             return
         self._polling[worker] = True
         self._ticker.wake()
@@ -181,7 +198,7 @@ class Workers:
         self._polling[worker] = False
         run.cpu_s += used
         if ended:
-            self._on_end(run)
+            self._note_end(run, worker)
             return
         now = time.monotonic()
         pause = run.share.charge(used, now)
@@ -192,6 +209,14 @@ class Workers:
             self._short.put(run)  # Only that thread parks.
         else:
             self._enqueue(run)
+
+    def _note_end(self, run: Run, worker: int) -> None:
+        if worker != SHORT:
+            self._on_end([run])
+            return
+        if not self._ended:
+            self._report_at = time.monotonic() + REPORT_S
+        self._ended.append(run)
 
 
 def _lower_priority() -> None:

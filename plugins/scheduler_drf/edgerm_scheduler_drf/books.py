@@ -38,6 +38,8 @@ class Books:
         reservations: agents that are set aside.
         not_scalar: resource names that are ranges or sets on some agent.
         offer_takers: frameworks that want offers.
+        offers_made: offers made to each framework so far. They break ties, as all allocations ever made do
+            in Mesos: whoever returns everything would else be asked first for ever.
         offer_starts: slot from which the search for an offer goes on, where a call had to break off.
         queues: waiting tasks by framework.
         ready: frameworks that may have a task that fits; the others certainly have none.
@@ -66,6 +68,7 @@ class Books:
         self.demand_of: dict[TaskId, Demand] = {}
         self.framework_of: dict[TaskId, FrameworkId] = {}
         self.blocked: dict[tuple[tuple[str, int], ...], set[Demand]] = {}
+        self.offers_made: dict[FrameworkId, int] = {}
         self.offer_starts: dict[FrameworkId, int] = {}
         self.touched_agents: set[AgentId] = set()
         self.touched_frameworks: set[FrameworkId] = set()
@@ -94,10 +97,12 @@ class Books:
             self.offer_takers.discard(framework_id)
             if framework is None or path is None:
                 self._drop_queue(framework_id)
+                self.offers_made.pop(framework_id, None)
                 continue
             self.paths[framework_id] = path
             self.ids[path] = framework_id
-            self.sorter.put(path, framework.allocated, framework.allocations)
+            made = self.offers_made.get(framework_id, 0)
+            self.sorter.put(path, framework.allocated, framework.allocations + made)
             self.sorter.set_weight(path, framework_weight(framework))
             if framework.wants_offers:
                 self.offer_takers.add(framework_id)

@@ -33,9 +33,10 @@ class DrfConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         role_weights: role path to weight, such as `{"lab" = 2, "lab/sensing" = "0.5"}`; default 1.
         strategy: `pack` fills one agent after the other, `spread` takes the least loaded one.
         max_decisions: per call; the master calls again while there are any.
-        reserve_after_s: see RESERVE_AFTER_S.
-        reserve_for_s: see RESERVE_FOR_S.
-        max_reservations: see MAX_RESERVATIONS; 0 turns setting aside off.
+        reserve_after_s: a task that has fitted nowhere for this long, while others were placed, gets an
+            agent set aside.
+        reserve_for_s: how long at first; doubles with every further try for the same task.
+        max_reservations: agents set aside at the same time; 0: none.
     """
 
     exclude: tuple[str, ...] = ()

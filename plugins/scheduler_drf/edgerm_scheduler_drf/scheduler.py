@@ -202,6 +202,7 @@ class _Call:
         self._account.give_all(agent_id)
         books.touched_agents.add(agent_id)
         books.set_free(agent_id, agent, EMPTY)
+        books.offers_made[framework_id] = books.offers_made.get(framework_id, 0) + 1
         self.decisions.append(OfferProposal(framework_id, agent_id))
         return charge
 

@@ -66,10 +66,10 @@ class WsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def max_frame_bytes(self) -> int:
         """Largest frame: compression makes what cannot be compressed a little larger.
 
-        A stored block of DEFLATE (RFC 1951, section 3.2.4) has 5 bytes of its own, and zlib ends one
-        after some 16 KiB at the latest.
+        A stored block of DEFLATE (RFC 1951, section 3.2.4) adds 5 bytes, and zlib's smallest memory
+        level makes one of every 128 bytes. A message is measured again when it is whole.
         """
-        return self.max_message_bytes + (self.max_message_bytes // 2000 + 64 if self.compression else 0)
+        return self.max_message_bytes + (self.max_message_bytes // 16 + 64 if self.compression else 0)
 
     def __post_init__(self) -> None:
         if not 1024 <= self.max_message_bytes <= 1 << 30:

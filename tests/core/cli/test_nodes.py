@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from edgerm_core.cli import nodes
-from edgerm_core.errors import SpecError
+from edgerm_core.errors import RequestFailed
 
 
 def agent(id: str, name: str, tasks: int = 0) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_unknown_or_ambiguous_agent_is_refused(
 ) -> None:
     operator.rows["agents"] = rows
     result = invoke("forget", "pi4")
-    assert isinstance(result.exception, SpecError)
+    assert isinstance(result.exception, RequestFailed)
     assert ("forget", "a-1") not in operator.requests
 
 

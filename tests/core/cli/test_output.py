@@ -40,7 +40,7 @@ def test_age(seconds: float, text: str) -> None:
 
 def test_fields_of_every_shape() -> None:
     assert format_fields({"cpus": 1.5, "mem": 64.0, "gpu": True, "ports": ["1-2"]}) == (
-        "cpus=1.5 mem=64 gpu=true ports=['1-2']"
+        "cpus=1.5 mem=64 gpu=true ports=[1-2]"
     )
     assert format_fields(["a", 1]) == "a 1"
     assert format_fields(None) == ""

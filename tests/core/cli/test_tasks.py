@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from edgerm_core.cli.tasks import find_task, with_intervals
-from edgerm_core.errors import SpecError
+from edgerm_core.errors import RequestFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -43,12 +43,12 @@ async def test_ended_task_is_found_if_its_name_is_unique(operator: Any) -> None:
 
 async def test_name_that_is_not_unique_is_refused_with_the_ids(operator: Any) -> None:
     operator.rows["tasks"] = answer_from(*(named(n, "web", False) for n in range(1, 13)))
-    with pytest.raises(SpecError, match=r"12 tasks are named 'web': use an id \(t1, .*t10, …\)"):
+    with pytest.raises(RequestFailed, match=r"12 tasks are named 'web': use an id \(t1, .*t10, …\)"):
         await find_task(operator, "web")
 
 
 async def test_unknown_name_is_refused(operator: Any) -> None:
-    with pytest.raises(SpecError, match="no task 'web'"):
+    with pytest.raises(RequestFailed, match="no task 'web'"):
         await find_task(operator, "web")
 
 

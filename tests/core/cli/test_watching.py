@@ -11,11 +11,11 @@ import pytest
 
 from edgerm_core.cli import watching
 from edgerm_core.cli.settings import Settings
-from edgerm_core.cli.watching import Printer, Watch, describe_end, exit_code
+from edgerm_core.cli.watching import Printer, Watch, describe_end, exit_code, labels
 from edgerm_core.client.framework import Framework
 from edgerm_core.client.logs import LogPiece
 from edgerm_core.client.tasks import Task
-from edgerm_core.errors import RequestFailed
+from edgerm_core.errors import RequestFailed, TransportError
 from edgerm_core.frameworks import FrameworkInfo
 from edgerm_core.ids import FrameworkId, TaskId
 from edgerm_core.messages import LogStream, TaskUpdate
@@ -97,6 +97,15 @@ def test_result_ends_with_a_newline() -> None:
     assert out.getvalue() == b"5\n"
 
 
+def test_label_is_the_id_of_a_single_task_else_name_and_index_among_its_name() -> None:
+    framework = Framework(FrameworkInfo(FrameworkId("f")))
+    tasks = [Task(framework, TaskId(number)) for number in (5, 6, 7)]
+    for task, name in zip(tasks, ("a", "b", "b"), strict=True):
+        task.name = name
+    assert labels(tasks[:1]) == ["t5"]
+    assert labels(tasks) == ["a/0", "b/0", "b/1"]
+
+
 class Scripted:
     """A framework without a session, whose tasks' updates and logs are laid out by the test."""
 
@@ -134,7 +143,19 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+def asked(monkeypatch: pytest.MonkeyPatch, operator: Any) -> Any:
+    """The operator that notes are asked of; agent ids have names there."""
+    operator.rows["story"] = lambda args: [
+        {"agent": "", "attempt": 0},
+        {"agent": "gw1", "attempt": 1},
+        {"agent": "gw2", "attempt": 2},
+    ]
+    monkeypatch.setattr(watching, "connect_operator", _connected_to(operator))
+    return operator
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch, asked: Any) -> Scripted:
     return Scripted(monkeypatch)
 
 
@@ -174,9 +195,9 @@ async def test_second_attempt_is_followed_too(
     captured = capfdbinary.readouterr()
     assert captured.out == b"one\ntwo\n"
     notes = captured.err.decode().splitlines()
-    assert notes[0] == "t1 placed on a1"
+    assert notes[0] == "t1 placed on gw1"
     assert notes[1] == "t1 waits for a place again (agent-removed)"
-    assert notes[2] == "t1 placed on a2 (attempt 2)"
+    assert notes[2] == "t1 placed on gw2 (attempt 2)"
 
 
 async def test_log_that_was_away_is_tried_again_with_the_next_change(
@@ -197,7 +218,7 @@ async def test_log_that_was_away_is_tried_again_with_the_next_change(
 
 
 async def test_many_tasks_prefix_their_lines_and_the_first_failure_counts(
-    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+    monkeypatch: pytest.MonkeyPatch, asked: Any, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     scripted = Scripted(monkeypatch, count=3)
     scripted.logs[3, 1] = pieces((OUT, 0, b"hi"))
@@ -242,20 +263,19 @@ async def test_second_interrupt_leaves_at_once(scripted: Scripted, monkeypatch: 
 
 async def test_waiting_task_says_why(
     scripted: Scripted,
-    operator: Any,
+    asked: Any,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(watching, "connect_operator", _connected_to(operator))
     monkeypatch.setattr(watching, "EXPLAIN_AFTER_S", 0.01)
     monkeypatch.setattr(watching, "EXPLAIN_EVERY_S", 0.01)
 
     def explain(args: dict[str, Any]) -> list[dict[str, Any]]:
-        if len(operator.requests) > 4:
+        if len(asked.requests) > 4:
             scripted.move(0, 1, TaskState.KILLED)
         return [{"state": "PENDING", "summary": "no agent has registered yet"}]
 
-    operator.rows["explain"] = explain
+    asked.rows["explain"] = explain
     assert await scripted.watch() == 1
     assert capfd.readouterr().err.splitlines()[0] == "t1 waits: no agent has registered yet"
 
@@ -268,3 +288,36 @@ def _connected_to(operator: Any) -> Any:
         yield operator
 
     return connect
+
+
+async def test_without_an_operator_notes_name_the_agent_by_its_id(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise TransportError("nobody answers")
+
+    monkeypatch.setattr(watching, "connect_operator", refuse)
+    scripted.move(0, 1, TaskState.KILLING, agent_id="a1", attempt=1)
+
+    async def end() -> None:
+        await anyio.wait_all_tasks_blocked()
+        scripted.move(0, 2, TaskState.FINISHED, agent_id="a1", attempt=1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end)
+        assert await scripted.watch() == 0
+    assert capfd.readouterr().err.splitlines() == ["notes will be short: nobody answers", "t1 placed on a1"]
+
+
+async def test_tasks_are_killed_when_nobody_reads_their_output(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(self: Printer, piece: LogPiece) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Printer, "show", show)
+    scripted.logs[1, 1] = pieces((OUT, 0, b"x"))
+    scripted.move(0, 1, TaskState.RUNNING, agent_id="a1", attempt=1)
+    with pytest.raises(ExceptionGroup):
+        await scripted.watch()
+    assert scripted.killed == scripted.tasks

@@ -6,8 +6,9 @@ import anyio
 import pytest
 
 from edgerm_core.client import LogPiece, RequestFailed
+from edgerm_core.client import logs as logs_module
 from edgerm_core.client.mailbox import MAILBOX_BYTES
-from edgerm_core.messages import LogData, LogGet, LogStream
+from edgerm_core.messages import LogData, LogGet, LogStream, Message, Reconcile
 from edgerm_core.tasks import TaskState
 from tests.core.client.conftest import PeerScript, ScriptedMaster, connected, doing, submit_one, update
 
@@ -80,8 +81,6 @@ async def test_following_goes_on_at_the_offset_reached_after_a_lost_connection(
 
 async def _expect_log_get(peer: PeerScript) -> LogGet:
     """Return the LogGet that comes beside the reconnect's Reconcile."""
-    from edgerm_core.messages import Message, Reconcile
-
     while True:
         message = await peer.expect(Message)
         if isinstance(message, LogGet):
@@ -142,6 +141,54 @@ async def test_a_problem_is_raised_after_what_came_before_it(master: ScriptedMas
         with pytest.raises(RequestFailed, match="log of task t1: agent gw is not connected"):
             await call.value()
         assert seen == [b"x"]
+
+
+async def test_an_agent_that_comes_back_later_than_the_master_is_waited_for(
+    master: ScriptedMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_module, "RETRY_S", 0.01)
+    async with connected(master) as (framework, peer):
+        made = await submit_one(framework, peer, 1)
+        await peer.send(update(1, 2, TaskState.RUNNING, attempt=1))
+        await made.wait_running()
+
+        async def read() -> bytes:
+            return b"".join([piece async for piece in made.logs(follow=True)])
+
+        async with doing(read) as call:
+            request = await peer.expect(LogGet)
+            await peer.send(LogData(request.request_id, 0, b"before "))
+            await peer.drop()
+            peer = await master.accept_framework()
+            for _ in range(3):
+                request = await _expect_log_get(peer)
+                assert (request.offset, request.cancel) == (7, False)
+                await peer.send(
+                    LogData(request.request_id, 0, end=True, problem="agent gw is not connected")
+                )
+            request = await _expect_log_get(peer)
+            await peer.send(LogData(request.request_id, 7, b"after", end=True))
+        assert await call.value() == b"before after"
+
+
+async def test_an_agent_that_stays_away_ends_the_wait(
+    master: ScriptedMaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_module, "PATIENCE_S", 0.0)
+    async with connected(master) as (framework, peer):
+        made = await submit_one(framework, peer, 1)
+        await peer.send(update(1, 2, TaskState.RUNNING, attempt=1))
+
+        async def read() -> None:
+            async for _ in made.logs(follow=True):
+                pass
+
+        async with doing(read) as call:
+            request = await peer.expect(LogGet)
+            await peer.send(LogData(request.request_id, 0, b"x"))
+            await peer.send(LogData(request.request_id, 0, end=True, problem="agent gw is not connected"))
+        with pytest.raises(RequestFailed, match="gw is not connected"):
+            await call.value()
 
 
 async def test_a_reader_slower_than_the_log_asks_again_instead_of_filling_memory(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+from edgerm_executor_process.config import ProcessConfig
+from edgerm_executor_process.executor import ProcessExecutor
 
 from edgerm_core.interfaces import Executor
 from edgerm_core.testing.contracts.executor import PATIENCE_S, MakeExecutor, RunStarter
-from edgerm_executor_process.config import ProcessConfig
-from edgerm_executor_process.executor import ProcessExecutor
 
 
 @pytest.fixture

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
-
-from edgerm_core.interfaces import Executor
-from edgerm_core.testing.contracts.executor import ExecutorContract, MakeExecutor, RunStarter
+from edgerm_executor_process import executor as executor_module
 from edgerm_executor_process.config import ProcessConfig
 from edgerm_executor_process.executor import ProcessExecutor
 
-from .workloads import ProcessWorkloads
+from edgerm_core.cgroups import detect_cgroups
+from edgerm_core.interfaces import Executor
+from edgerm_core.testing.contracts.executor import ExecutorContract, MakeExecutor, RunStarter, until
+
+from .workloads import FAMILY, ProcessWorkloads, living, shell
 
 
 class TestProcessExecutor(ExecutorContract):
@@ -25,3 +28,39 @@ class TestProcessExecutor(ExecutorContract):
     @pytest.fixture
     def workloads(self) -> ProcessWorkloads:
         return ProcessWorkloads()
+
+
+class TestProcessExecutorWithoutControlGroups(ExecutorContract):
+    """A machine where nothing can be limited: everything else holds all the same."""
+
+    @pytest.fixture
+    def make_executor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeExecutor:
+        nowhere = tmp_path / "no-cgroups"
+        nowhere.mkdir()
+        monkeypatch.setattr(executor_module, "detect_cgroups", lambda: detect_cgroups(nowhere))
+
+        def make() -> Executor:
+            return ProcessExecutor(ProcessConfig(state_dir=str(tmp_path / "executor")))
+
+        return make
+
+    @pytest.fixture
+    def workloads(self) -> ProcessWorkloads:
+        return ProcessWorkloads()
+
+    async def test_capabilities_claim_no_limit(self, run: RunStarter) -> None:
+        for limit in ("cpu_limit", "mem_limit", "pids_limit"):
+            assert not await run.can(limit)
+
+    async def test_daemon_in_a_session_of_its_own_dies_too(self, run: RunStarter) -> None:
+        spec = shell(FAMILY + "exec sleep 600")
+        handle = await run(spec)
+        await until(lambda: len(living(spec)) >= 6, "the family never lived")
+        with anyio.fail_after(10):
+            await run.executor.stop(handle, 5.0)
+        assert living(spec) == []
+
+    async def test_stats_come_from_the_processes(self, run: RunStarter) -> None:
+        stats = await run.executor.stats(await run(shell("sleep 600; true")))
+        assert stats.cpu_s is not None
+        assert stats.mem_bytes

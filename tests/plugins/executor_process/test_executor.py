@@ -10,16 +10,16 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from edgerm_executor_process.config import DEFAULT_PATH, ProcessConfig
+from edgerm_executor_process.executor import ProcessExecutor
 
 from edgerm_core.errors import ConfigError, ExecutorError, SpecError, TaskLost
 from edgerm_core.interfaces import TaskHandle
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.tasks import Reason, Volume
 from edgerm_core.testing.contracts.executor import RunStarter, until
-from edgerm_executor_process.config import DEFAULT_PATH, ProcessConfig
-from edgerm_executor_process.executor import ProcessExecutor
 
-from .workloads import launch, living, shell
+from .workloads import FAMILY, launch, living, shell
 
 pytestmark = pytest.mark.anyio
 
@@ -70,8 +70,9 @@ async def test_it_leads_a_session_and_has_default_signals(run: RunStarter) -> No
     spec = launch(
         "python3",
         "-c",
-        "import os; print(os.getsid(0) == os.getpid(), open('/proc/self/status').read().split('SigIgn:')[1].split()[0])",
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
+        "import os, re\n"
+        "print(os.getsid(0) == os.getpid())\n"
+        "print(re.search('SigIgn:(.*)', open('/proc/self/status').read())[1])",
     )
     assert (await run.to_end(spec)).ok
     leads, ignored = run.printed(spec).decode().split()
@@ -230,20 +231,6 @@ async def test_tasks_run_as_the_configured_user(tmp_path: Path) -> None:
 
 
 # --- what is left ---
-
-FAMILY = """
-sleep 601 &
-setsid sleep 602 &
-(setsid sh -c 'sleep 603 & exec sleep 604' &) &
-python3 -c 'import os, time
-if os.fork(): os._exit(0)
-os.setsid()
-if os.fork(): os._exit(0)
-time.sleep(605)' &
-wait $!
-echo ready
-"""
-"""Children, a child in its own session, grandchildren whose parents are gone, a classic daemon."""
 
 
 async def _family_started(run: RunStarter, more: str) -> tuple[TaskHandle, Callable[[], list[int]]]:

@@ -11,7 +11,7 @@ import pytest
 
 from edgerm_core.logs import STDOUT, LogReader
 from edgerm_core.tasks import Reason
-from edgerm_core.testing.contracts.executor import RunStarter
+from edgerm_core.testing.contracts.executor import RunStarter, until
 
 from .workloads import launch, living, shell
 
@@ -98,9 +98,7 @@ async def test_cpu_quota_holds(run: RunStarter) -> None:
 async def test_stats_count_memory(run: RunStarter) -> None:
     spec = launch("python3", "-uc", "import time; x = b'1' * (20 << 20); print('full'); time.sleep(600)")
     handle = await run(spec)
-    with anyio.fail_after(10):
-        while not run.printed(spec):
-            await anyio.sleep(0.01)
+    await until(lambda: run.printed(spec) != b"", "it never filled its memory")
     stats = await run.executor.stats(handle)
     assert stats.mem_bytes is not None
     assert 20 << 20 <= stats.mem_bytes < 100 << 20

@@ -10,12 +10,12 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from edgerm_executor_process.executor import ProcessExecutor
+from edgerm_executor_process.exits import EXIT_UNKNOWN
 
 from edgerm_core.errors import TaskLost
 from edgerm_core.interfaces import TaskHandle
 from edgerm_core.testing.contracts.executor import RunStarter, until
-from edgerm_executor_process.executor import ProcessExecutor
-from edgerm_executor_process.exits import EXIT_UNKNOWN
 
 from .workloads import launch, living, shell
 

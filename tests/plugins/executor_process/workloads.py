@@ -18,6 +18,20 @@ _task_ids = itertools.count(1)
 DEAF: Final = "trap '' TERM; echo deaf; while :; do sleep 1; done"
 """Ignores SIGTERM itself; its sleeps do not."""
 
+FAMILY: Final = """
+sleep 601 &
+setsid sleep 602 &
+(setsid sh -c 'sleep 603 & exec sleep 604' &) &
+python3 -c 'import os, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+time.sleep(605)' &
+wait $!
+echo ready
+"""
+"""Children, a child in its own session, grandchildren whose parents are gone, a classic daemon."""
+
 
 def launch(
     *args: str | int | float,

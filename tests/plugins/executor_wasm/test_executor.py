@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -213,6 +215,21 @@ async def test_closed_executor_starts_nothing(rig: Rig) -> None:
     await rig.executor.close()
     with pytest.raises(ExecutorError, match="stopping"):
         await rig.start(rig.launch("numbers", "nothing"))
+
+
+async def test_executor_closed_while_it_loads_leaves_no_threads(rig: Rig) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+
+    async def start() -> None:
+        with pytest.raises(ExecutorError, match="stopping"):
+            await rig.start(rig.launch("numbers", "nothing"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(start)
+        await anyio.lowlevel.checkpoint()
+        await rig.executor.close()
+    after = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in after - before if name.startswith("wasm-")}
 
 
 # --- memory ---

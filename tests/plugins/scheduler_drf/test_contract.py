@@ -1,10 +1,10 @@
 """The scheduler `drf` keeps the contract, whichever way it places."""
 
 import pytest
-
-from edgerm_core.testing.contracts.scheduler import MakeScheduler, SchedulerContract
 from edgerm_scheduler_drf.config import DrfConfig
 from edgerm_scheduler_drf.scheduler import DrfScheduler
+
+from edgerm_core.testing.contracts.scheduler import MakeScheduler, SchedulerContract
 
 
 class TestPack(SchedulerContract):

@@ -13,6 +13,7 @@ from edgerm_core.agent import effects, events
 from edgerm_core.agent.invariants import check
 from edgerm_core.agent.records import Record, decode_record, encode_record, record_of
 from edgerm_core.agent.recovery import recover
+from edgerm_core.agent.session import SessionState
 from edgerm_core.agent.state import Agent
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.ids import AgentId, FrameworkId, SessionId, TaskId
@@ -38,16 +39,14 @@ E = TypeVar("E", bound=effects.Effect)
 
 
 def a_launch(task_id: int = 1, attempt: int = 1, executor: str = "fake", **fields: Any) -> Launch:
-    return Launch(
-        TaskId(task_id), attempt, FrameworkId("f"), "job", Implementation(executor), **fields
-    )
+    return Launch(TaskId(task_id), attempt, FrameworkId("f"), "job", Implementation(executor), **fields)
 
 
 def run_id(task_id: int = 1, attempt: int = 1, restarts: int = 0) -> events.RunId:
     return events.RunId(TaskId(task_id), attempt, restarts)
 
 
-class Machine:
+class AgentBench:
     """The agent, the time, and everything it has asked for.
 
     Attributes:
@@ -114,7 +113,7 @@ class Machine:
         self.tell(events.Connected(self.session))
         self.receive(Registered(1, heartbeat_s, LEASE_S, master_id))
 
-    def come_up(self) -> Machine:
+    def come_up(self) -> AgentBench:
         self.begin()
         self.register()
         return self
@@ -126,7 +125,8 @@ class Machine:
         self.tell(events.Disconnected(self.session, "the cable was pulled", jitter))
 
     def reconnect(self) -> None:
-        self.pass_time()
+        while self.agent.session.state is SessionState.OFFLINE:
+            self.pass_time()
         self.register()
 
     def launch(self, task_id: int = 1, attempt: int = 1, **fields: Any) -> None:
@@ -153,9 +153,7 @@ class Machine:
         run = run_id(task_id, attempt, restarts)
         self.tell(events.RunStarted(run, TaskHandle("fake", data={"run": str(run)})))
 
-    def end(
-        self, task_id: int = 1, attempt: int = 1, restarts: int = 0, result: ExitResult = WELL
-    ) -> None:
+    def end(self, task_id: int = 1, attempt: int = 1, restarts: int = 0, result: ExitResult = WELL) -> None:
         self.tell(events.RunEnded(run_id(task_id, attempt, restarts), result))
 
     def running(self, task_id: int = 1, attempt: int = 1, **fields: Any) -> None:
@@ -187,5 +185,5 @@ class Machine:
         return found
 
 
-def records(machine: Machine) -> list[Record]:
+def records(machine: AgentBench) -> list[Record]:
     return [decode_record(data) for data in machine.journal]

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from edgerm_core import hookspecs, plugins
+from edgerm_core.config import Config, parse_config
+from edgerm_core.errors import ConfigError, PluginError
+from edgerm_core.interfaces import API_VERSION, Provider
+from edgerm_core.plugins import BUILTINS, HOOK_OF_KIND, KNOWN, PluginInfo, Plugins, load_plugins
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    size: int = 1
+
+
+class Thing:
+    def __init__(self, section: Section | None) -> None:
+        self.section = section
+
+
+def provider(name: str, **fields: Any) -> Provider[Thing]:
+    return Provider(name, fields.pop("create", Thing), **fields)
+
+
+def plugin(**hooks: Callable[..., Any]) -> types.ModuleType:
+    module = types.ModuleType("plugin")
+    for name, function in hooks.items():
+        setattr(module, name, hookspecs.hookimpl(function))
+    return module
+
+
+def loaded(*modules: types.ModuleType, config: Config | None = None) -> Plugins:
+    found = Plugins(config or Config())
+    for number, module in enumerate(modules):
+        found.add(module, f"p{number}", "dist", "1.0")
+    return found
+
+
+def test_provider_is_found_by_kind_and_name_and_created_from_its_section() -> None:
+    config = parse_config("[executor.box]\nsize = 7\n")
+    found = loaded(plugin(executors=lambda: [provider("box", config_type=Section)]), config=config)
+    assert found.names("executor") == ["box"]
+    assert found.create("executor", "box").section == Section(7)
+    assert found.infos == [PluginInfo("p0", "dist", "1.0", ("executor box",))]
+
+
+def test_provider_without_section_type_is_created_from_nothing() -> None:
+    assert loaded(plugin(executors=lambda: [provider("box")])).create("executor", "box").section is None
+
+
+def test_wrong_section_is_a_config_error() -> None:
+    config = parse_config("[executor.box]\nsize = 'x'\n")
+    found = loaded(plugin(executors=lambda: [provider("box", config_type=Section)]), config=config)
+    with pytest.raises(ConfigError, match=r"executor\.box: size"):
+        found.create("executor", "box")
+
+
+def test_factory_that_fails_is_named() -> None:
+    def explode(section: object) -> Thing:
+        raise OSError("no such device")
+
+    found = loaded(plugin(executors=lambda: [provider("box", create=explode)]))
+    with pytest.raises(
+        PluginError, match="plugin box: executor cannot be created: OSError: no such device"
+    ):
+        found.create("executor", "box")
+
+
+def nothing() -> Iterable[Provider[Thing]]:
+    return []
+
+
+def raising() -> Iterable[Provider[Thing]]:
+    yield provider("first")
+    raise RuntimeError("broken inside")
+
+
+@pytest.mark.parametrize(
+    ("module", "problem"),
+    [
+        (plugin(executors=raising), "RuntimeError: broken inside"),
+        (plugin(executors=lambda: ["box"]), "expected a Provider"),
+        (
+            plugin(executors=lambda: [provider("box", api_version=API_VERSION + 1)]),
+            "install matching versions",
+        ),
+        (plugin(executors=lambda: [provider("box"), provider("box")]), "already provided"),
+        (plugin(executors=lambda config: []), "config"),
+        (plugin(executers=nothing), "executers"),
+    ],
+)
+def test_broken_plugin_is_named_with_its_problem_and_leaves_nothing_behind(
+    module: types.ModuleType, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = plugin(schedulers=lambda: [provider("fair")])
+    found = loaded(module, good)
+    assert found.infos[0].status == "broken"
+    assert problem in found.infos[0].problem
+    assert found.names("executor") == []
+    assert found.names("scheduler") == ["fair"]
+    assert "plugin p0 is disabled" in caplog.text
+
+
+def test_second_provider_of_a_name_is_refused_as_a_whole() -> None:
+    first = plugin(executors=lambda: [provider("box")])
+    second = plugin(executors=lambda: [provider("other"), provider("box")])
+    found = loaded(first, second)
+    assert found.names("executor") == ["box"]
+    assert [info.status for info in found.infos] == ["loaded", "broken"]
+
+
+def test_transport_is_found_by_scheme_and_created_once() -> None:
+    found = loaded(plugin(transports=lambda: [provider("ws", schemes=frozenset({"ws", "wss"}))]))
+    assert found.transport_for("ws://127.0.0.1") is found.transport_for("wss://example.org")
+    with pytest.raises(ConfigError, match="is not a URL"):
+        found.transport_for("127.0.0.1:7070")
+
+
+def test_missing_one_is_named_with_the_distribution_to_install() -> None:
+    with pytest.raises(PluginError, match=r"no transport 'wss' .*pip install edgerm-transport-ws"):
+        loaded().transport_for("wss://x")
+    with pytest.raises(PluginError, match=r"no executor 'wasm' .*installed: none.*edgerm-executor-wasm"):
+        loaded().provider("executor", "wasm")
+    with pytest.raises(PluginError, match=r"no executor 'unheard-of' is installed \(installed: none\)$"):
+        loaded().provider("executor", "unheard-of")
+
+
+def test_broken_or_disabled_one_is_named_as_such() -> None:
+    found = loaded()
+    found.infos.append(
+        PluginInfo("transport-ws", "edgerm-transport-ws", "1", status="broken", problem="too old")
+    )
+    with pytest.raises(PluginError, match="'wss' is installed but broken: too old"):
+        found.transport_for("wss://x")
+    found.infos[-1] = PluginInfo("transport-ws", "edgerm-transport-ws", "1", status="disabled")
+    with pytest.raises(PluginError, match=r"disabled by the config's \[plugins\] section"):
+        found.transport_for("ws://x")
+
+
+def test_commands_of_all_plugins_are_yielded_and_a_failing_one_is_broken() -> None:
+    @click.command()
+    def extra() -> None: ...
+
+    def fail() -> Iterable[click.Command]:
+        raise RuntimeError("no")
+
+    found = loaded(plugin(commands=fail), plugin(commands=lambda: [extra]))
+    assert list(found.commands()) == [extra]
+    assert [info.status for info in found.infos] == ["broken", "loaded"]
+    assert found.infos[1].provides == ("commands",)
+
+
+def test_built_ins_come_first_and_work() -> None:
+    found = load_plugins(Config())
+    first = found.infos[: len(BUILTINS)]
+    assert [info.name for info in first] == list(BUILTINS)
+    assert {info.status for info in first} == {"loaded"}
+
+
+def test_built_in_that_cannot_be_imported_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "BUILTINS", {"nosuch": "edgerm_core.builtin.nosuch", **BUILTINS})
+    found = load_plugins(Config())
+    assert found.infos[0].status == "broken"
+    assert found.infos[1].status == "loaded"
+
+
+class Entry:
+    """An installed entry point."""
+
+    dist = types.SimpleNamespace(name="edgerm-x", version="3")
+
+    def __init__(self, name: str, found: types.ModuleType | Exception) -> None:
+        self.name = name
+        self.found = found
+
+    def load(self) -> types.ModuleType:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+def with_entries(monkeypatch: pytest.MonkeyPatch, *entries: Entry) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: list(entries))
+
+
+def by_name(found: Plugins) -> dict[str, PluginInfo]:
+    return {info.name: info for info in found.infos}
+
+
+def test_config_names_which_plugins_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = plugin(executors=lambda: [provider("a")])
+    b = plugin(executors=lambda: [provider("b")])
+    with_entries(monkeypatch, Entry("b", b), Entry("a", a))
+    assert load_plugins(Config()).names("executor") == ["a", "b"]
+    only_b = load_plugins(parse_config("[plugins]\nenable = ['b']\n"))
+    assert only_b.names("executor") == ["b"]
+    assert by_name(only_b)["a"].status == "disabled"
+    assert load_plugins(parse_config("[plugins]\ndisable = ['b']\n")).names("executor") == ["a"]
+
+
+def test_plugin_that_cannot_be_imported_or_is_not_there_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_entries(monkeypatch, Entry("a", ImportError("libfoo.so.1 is missing")))
+    infos = by_name(load_plugins(parse_config("[plugins]\nenable = ['a', 'ghost']\n")))
+    assert infos["a"].problem == "ImportError: libfoo.so.1 is missing"
+    assert (infos["a"].distribution, infos["a"].version) == ("edgerm-x", "3")
+    assert infos["ghost"].problem == "named in [plugins] enable, but not installed"
+
+
+def test_plugin_cannot_take_the_name_of_a_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_entries(monkeypatch, Entry("sqlite", plugin(stores=lambda: [provider("sqlite")])))
+    found = load_plugins(Config())
+    assert found.names("store") == ["sqlite"]
+    assert by_name(found)["sqlite"].distribution == "edgerm-core"
+
+
+def test_tables_speak_of_hooks_that_there_are() -> None:
+    assert set(HOOK_OF_KIND.values()) | {"commands"} == {
+        name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "edgerm_spec")
+    }
+    assert {kind for kind, _ in KNOWN} <= set(HOOK_OF_KIND) | {"command"}
