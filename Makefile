@@ -34,7 +34,7 @@ check: $(VENV)/.dev ## formatting, lint, types (strict), documents
 	@for package in edgerm_core $(foreach p,$(PLUGINS),$(p)/edgerm_$(notdir $(p))); do \
 	  echo "mypy $$package"; $(BIN)/mypy --no-error-summary "$$package"; done
 	@echo "mypy tests" && $(BIN)/mypy --no-error-summary $(wildcard tests examples benchmarks)
-	@echo "documents" && $(BIN)/python -m pytest -q tests/meta -m 'not slow'
+	@echo "documents" && $(BIN)/python -m pytest -q tests/meta --ignore=tests/meta/test_packaging.py
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure, beside what it is compared with

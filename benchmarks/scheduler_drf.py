@@ -26,7 +26,7 @@ from edgerm_scheduler_drf.scheduler import DrfScheduler
 
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.builtin.first_fit import FirstFitScheduler
-from edgerm_core.ids import AgentId
+from edgerm_core.ids import AgentId, FrameworkId
 from edgerm_core.interfaces import Scheduler
 from edgerm_core.resources import Resources
 from edgerm_core.testing.clusters import Cluster, task_spec
@@ -128,8 +128,8 @@ def naive_rate() -> float:
         a.id: {k: Fraction(v) for k, v in a.free.scalars.items()} for a in cluster.agents.values()
     }
     totals = {k: Fraction(v) for k, v in cluster.totals.items()}
-    held: dict[str, dict[str, Fraction]] = {f: {} for f in cluster.frameworks}
-    waiting: dict[str, list[dict[str, Fraction]]] = {
+    held: dict[FrameworkId, dict[str, Fraction]] = {f: {} for f in cluster.frameworks}
+    waiting: dict[FrameworkId, list[dict[str, Fraction]]] = {
         f.id: [{k: Fraction(v) for k, v in t.spec.resources.quantities.items()} for t in f.pending]
         for f in cluster.frameworks.values()
     }
@@ -142,7 +142,7 @@ def naive_rate() -> float:
 
     placed, begin = 0, time.perf_counter()
     while True:
-        choices: list[tuple[Fraction, str, int, str]] = []
+        choices: list[tuple[Fraction, FrameworkId, int, str]] = []
         for framework, tasks in waiting.items():
             for index, need in enumerate(tasks):
                 if (agent := fits(need)) is not None:
@@ -185,9 +185,7 @@ def main() -> None:
     )
     unlike = (min(options.agents, 1_000), 100, min(options.agents, 1_000) * 10)
     placed, found = rates(options.runs, drf(unlike, unlike=True))
-    print(
-        f"  {unlike[0]:,} agents, {unlike[2]:,} tasks that all ask for something else: {spread_of(found, '/s')}"
-    )
+    print(f"  {unlike[0]:,} agents, {unlike[2]:,} tasks, no two alike: {spread_of(found, '/s')}")
 
     print(f"one more task, {options.agents:,} agents full, milliseconds of the call")
     known = one_more_ms(options.agents, strategy, lambda _: "cpus:2;mem:3000")

@@ -57,7 +57,8 @@ class Connection(abc.ABC):
     """Whole messages (bytes) to one peer and back, in order, each at most once.
 
     A connection that broke stays broken: both `send` and `receive` raise ConnectionClosed. Nothing
-    tells the sender whether the last messages before that arrived; the protocol copes.
+    tells the sender whether the last messages before that arrived; the protocol copes. What was sent
+    before an orderly `close` does arrive at a peer that reads. After closing, nothing more is received.
 
     Attributes:
         peer: the other end, for people, such as `ws://192.0.2.7:51034`.

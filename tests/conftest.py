@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest.register_assert_rewrite("edgerm_core.testing.contracts")
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -8,7 +8,7 @@ import msgspec
 
 from edgerm_core.agents import AgentInfo, AgentState
 from edgerm_core.errors import SpecError
-from edgerm_core.ids import AgentId, TaskId, check_name
+from edgerm_core.ids import AgentId, TaskId, check_name, format_task_id
 from edgerm_core.limits import (
     LEASE_HEARTBEATS,
     MAX_AGENTS,
@@ -56,6 +56,12 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     except SpecError as error:
         state.close_session(session.id, RefusalCode.MALFORMED, str(error))
         return
+    for report in request.tasks:
+        if report.state in (TaskState.PENDING, TaskState.UNREACHABLE):
+            name = f"{format_task_id(report.task_id)} as {report.state.name}"
+            text = f"the agent reports task {name}, which only the master can say of a task"
+            state.close_session(session.id, RefusalCode.MALFORMED, text)
+            return
     agent = state.agents.get(info.id)
     if agent is None and len(state.agents) >= MAX_AGENTS:
         text = f"this master holds its limit of {MAX_AGENTS} agents"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from edgerm_core.ids import SessionId
+import logging
+
+from edgerm_core.ids import SessionId, format_task_id
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.master.orders import order_ghost_kill, order_kill
 from edgerm_core.master.records import AgentRecord, TaskRecord
 from edgerm_core.master.state import MasterState
 from edgerm_core.master.tasks import attempt_ended
 from edgerm_core.messages import Acknowledge, StatusUpdate
-from edgerm_core.tasks import TaskState
+from edgerm_core.tasks import TRANSITIONS, TaskState
 
 REPORTABLE = frozenset(
     {
@@ -65,6 +67,12 @@ def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: St
         return
     if not task.kill_reason:
         agent.unconfirmed.discard(task.id)
+        if update.state is not task.state and update.state not in TRANSITIONS[task.state]:
+            state.dirty["task", task.id] = None
+            step = f"from {task.state.name} to {update.state.name}"
+            text = f"agent {agent.info.name or agent.id} says that {format_task_id(task.id)} went {step}"
+            state.report(logging.WARNING, f"{text}, which cannot be: left out")
+            return
         state.move_task(task, update.state, update.reason, "agent", update.message)
     elif update.state is TaskState.KILLING:
         # Confirmed; the end will be reported by itself.

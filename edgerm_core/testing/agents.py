@@ -180,7 +180,7 @@ class AgentBench:
 
     def take(self, kind: type[E]) -> list[E]:
         """Return and forget the effects of a kind."""
-        found = [effect for effect in self.done if isinstance(effect, kind)]
+        found: list[E] = [effect for effect in self.done if isinstance(effect, kind)]
         self.done = [effect for effect in self.done if not isinstance(effect, kind)]
         return found
 

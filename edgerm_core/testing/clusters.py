@@ -7,6 +7,7 @@ scheduler until it has no more decisions; `replay` gives every single decision w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -29,6 +30,9 @@ from edgerm_core.tasks import Implementation, TaskSpec
 MAX_CALLS: Final = 100_000
 """Calls `run` makes before it says that a scheduler never comes to an end."""
 
+_versions: Iterator[int] = itertools.count(1)
+"""An agent that goes and comes back between two calls must not show the version it had before."""
+
 
 class ClusterAgent:
     """An agent of the cluster; an `interfaces.AgentView`."""
@@ -46,7 +50,7 @@ class ClusterAgent:
 
     def update(self, info: AgentInfo) -> None:
         """Take over other static facts."""
-        self.static_version += 1
+        self.static_version = next(_versions)
         self.devices = {device.id: device for device in info.devices}
         self.executors = frozenset(f.name for f in info.executors if f.healthy)
         self.attributes = dict(info.attributes)

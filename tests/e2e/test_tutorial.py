@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """How long a listing may take to show what the tutorial shows."""
 
 REPEATABLE = re.compile(r"edgerm (agents|ps|logs|story|explain)\b")

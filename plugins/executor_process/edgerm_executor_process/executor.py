@@ -102,7 +102,10 @@ class ProcessExecutor(Executor):
         work_dir = sandbox.work_dir.absolute()
         data = self._plan(launch, sandbox, work_dir, options.pids_limit)
         owner = None if self._ids is None else self._ids[:2]
-        await anyio.to_thread.run_sync(prepare_work_dir, launch, work_dir, owner)
+        if launch.blob_path is None:
+            prepare_work_dir(launch, work_dir, owner)
+        else:  # It may be large.
+            await anyio.to_thread.run_sync(prepare_work_dir, launch, work_dir, owner)
         env = {"PATH": self._config.path, **launch.env, RESULT_VARIABLE: data.result_path}
         request = {"argv": argv, "env": env, "work_dir": str(work_dir), "ids": self._ids}
         try:

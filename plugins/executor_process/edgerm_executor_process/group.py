@@ -121,14 +121,9 @@ class Group:
                 gone = False
         return gone
 
-    def remove_parents(self) -> None:
-        """Remove the directories above that no other run or agent uses any more."""
-        for path in self._path.values():
-            try:
-                os.rmdir(os.path.dirname(path))
-                os.rmdir(os.path.dirname(os.path.dirname(path)))
-            except OSError:
-                pass
+    def parents(self) -> set[str]:
+        """Return the directories above, which all runs of the agent share."""
+        return {os.path.dirname(path) for path in self._path.values()}
 
     def _directory(self, controller: str) -> str:
         return self._path["all" if self._v2 else controller]
@@ -142,6 +137,15 @@ class Group:
     def _number(self, controller: str, name: str) -> int | None:
         text = self._file(controller, name).strip()
         return int(text) if text.isdigit() else None
+
+
+def remove_parent(path: str) -> None:
+    """Remove an agent's directory, and the one that agents share, if nobody uses them any more."""
+    try:
+        os.rmdir(path)
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass
 
 
 def _pass_down(level: str) -> None:

@@ -30,6 +30,7 @@ import sys
 import time
 
 from edgerm_executor_process import processes, spawn
+from edgerm_executor_process.group import remove_parent
 from edgerm_executor_process.runs import ENDED, ENDING, RUNNING, STARTING, Output, Run, read_exit
 
 TYPE_CHECKING = False
@@ -77,6 +78,7 @@ class Keeper:
         self._runs: dict[str, Run] = {}
         self._by_pid: dict[int, Run] = {}
         self._pidfds: dict[str, int] = {}
+        self._group_parents: set[str] = set()
         self._waiting: dict[str, list[tuple[Client, int, str]]] = {}
         self._idle_since = time.monotonic()
         self._boot_id = processes.boot_id()
@@ -106,6 +108,8 @@ class Keeper:
                 else:
                     key.data()
             self._tick()
+        for parent in self._group_parents:
+            remove_parent(parent)
 
     # --- time ---
 
@@ -219,6 +223,7 @@ class Keeper:
         if known is not None:
             return self._answer_start(client, request, known)
         run = Run(request["run"])
+        self._group_parents |= run.group.parents()
         try:
             run.begin(request)
         except spawn.StartError as error:
@@ -279,6 +284,7 @@ class Keeper:
             pidfd = os.pidfd_open(data["pid"])
         except OSError:
             pidfd = None
+        self._group_parents |= run.group.parents()
         run.adopt(data["pid"], data["start"])
         alive = processes.is_same(data["pid"], data["start"])
         self._runs[run.key] = run
@@ -328,8 +334,6 @@ class Keeper:
     def _forget(self, run: Run) -> None:
         self._runs.pop(run.key, None)
         run.forget()
-        if not self._runs:
-            run.group.remove_parents()
 
     def _stats(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         run = self._runs.get(request["key"])

@@ -7,6 +7,7 @@ import pytest
 from edgerm_core.agent import effects, events
 from edgerm_core.agent.records import decode_record, encode_record
 from edgerm_core.agent.recovery import recover
+from edgerm_core.ids import TaskId
 from edgerm_core.tasks import Reason, RestartPolicy, TaskState
 from edgerm_core.testing.agents import BADLY, AgentBench, run_id
 
@@ -16,7 +17,7 @@ ALWAYS = RestartPolicy(on="always", attempts=2, interval_s=100, delay_s=1)
 def test_a_run_that_survived_goes_on_without_a_word(bench: AgentBench) -> None:
     bench.running()
     bench.acknowledge()
-    handle = bench.agent.runs.active[1].handle
+    handle = bench.agent.runs.active[TaskId(1)].handle
     bench.restart_agent()
     (order,) = bench.take(effects.RecoverRun)
     assert (order.run, order.handle) == (run_id(), handle)

@@ -72,6 +72,7 @@ class Master:
         received: every message, in order.
         blobs: what it has.
         answers: replaces the answer to a BlobGet; None: no answer.
+        deaf: whether it answers nothing but registrations.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,8 @@ class Master:
         self.answers: Callable[[BlobGet], Message | None] = self.blob_data
         self.acknowledges = True
         self.refusal: Refused | None = None
-        self.lease_s = 30.0
+        self.registered_as = Registered(1, 10.0, 30.0, "m")
+        self.deaf = False
         self.connection: Connection | None = None
         self._changed = anyio.Event()
 
@@ -102,7 +104,9 @@ class Master:
 
     def answer(self, message: Message) -> Message | None:
         if isinstance(message, Register):
-            return self.refusal or Registered(1, 10.0, self.lease_s, "m")
+            return self.refusal or self.registered_as
+        if self.deaf:
+            return None
         if isinstance(message, StatusUpdate) and self.acknowledges:
             return Acknowledge(message.task_id, message.attempt, message.seq)
         return self.answers(message) if isinstance(message, BlobGet) else None
@@ -282,8 +286,8 @@ async def test_a_master_that_sends_rubbish_is_left_and_dialled_again(site: Site)
 
 
 async def test_a_silent_master_is_left_and_dialled_again(site: Site) -> None:
-    site.master.lease_s = 10.0  # Raised to the heartbeat's 10 s at least.
-    site.master.answer = lambda m: Registered(1, 0.05, 0.2, "m") if isinstance(m, Register) else None  # type: ignore[method-assign]
+    site.master.registered_as = Registered(1, 0.05, 0.2, "m")
+    site.master.deaf = True
     async with site.agent():
         await site.master.registered(2)
         assert site.master.all(Heartbeat)

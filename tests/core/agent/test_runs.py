@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from edgerm_core.agent import effects, events, runs
 from edgerm_core.codec import decode_batch, encode_batch
-from edgerm_core.ids import TaskId
+from edgerm_core.ids import TaskId, blob_id
 from edgerm_core.limits import STATUS_RESEND_BASE_S
 from edgerm_core.messages import HeartbeatAck, Register, StatusUpdate
 from edgerm_core.resources import Resources
@@ -132,12 +133,17 @@ def test_a_newer_attempt_follows_a_run_between_two_starts_at_once(bench: AgentBe
             Reason.SPEC_INVALID,
             "restart.delay_s",
         ),
-        ({"files": (File("../../etc/passwd", b"x" * 32),)}, TaskState.ERROR, Reason.SPEC_INVALID, "'..'"),
+        (
+            {"files": (File("../../etc/passwd", blob_id(b"x")),)},
+            TaskState.ERROR,
+            Reason.SPEC_INVALID,
+            "'..'",
+        ),
         ({"volumes": (Volume("data", "../up"),)}, TaskState.ERROR, Reason.SPEC_INVALID, "volume"),
     ],
 )
 def test_an_order_that_cannot_be_carried_out_ends_with_its_reason(
-    bench: AgentBench, fields: dict[str, object], state: TaskState, reason: str, text: str
+    bench: AgentBench, fields: dict[str, Any], state: TaskState, reason: str, text: str
 ) -> None:
     bench.launch(**fields)
     (update,) = bench.updates()

@@ -7,7 +7,7 @@ import pytest
 
 from edgerm_core.agent import effects, events
 from edgerm_core.agent.session import FATAL_REFUSALS
-from edgerm_core.ids import SessionId
+from edgerm_core.ids import SessionId, TaskId
 from edgerm_core.limits import GREETING_TIMEOUT_S, RECONNECT_BASE_S
 from edgerm_core.messages import (
     RETRYABLE_REFUSALS,
@@ -161,7 +161,7 @@ def test_a_removed_agent_that_is_restarted_still_ends_its_tasks_first(bench: Age
     bench.restart_agent()
     assert len(bench.take(effects.RecoverRun)) == len(bench.take(effects.StopRun)) == 1
     assert not bench.take(effects.Connect)
-    bench.tell(events.RunLost(bench.agent.runs.active[1].id, "gone"))
+    bench.tell(events.RunLost(bench.agent.runs.active[TaskId(1)].id, "gone"))
     assert len(bench.take(effects.Connect)) == 1
 
 

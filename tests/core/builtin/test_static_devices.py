@@ -48,7 +48,12 @@ async def test_a_device_whose_node_has_gone_is_not_handed_out(tmp_path: Path) ->
 async def test_a_task_finds_the_node_in_its_environment(tmp_path: Path) -> None:
     node = tmp_path / "tty"
     node.touch()
-    device = {"id": "gps-0", "type": "gps", "device_node": str(node), "env": {"BAUD": "9600"}}
+    device: dict[str, object] = {
+        "id": "gps-0",
+        "type": "gps",
+        "device_node": str(node),
+        "env": {"BAUD": "9600"},
+    }
     attachment = await driver_of(device).reserve("gps-0", TaskId(1), Fence(1))
     assert attachment.env == {"BAUD": "9600", "EDGERM_DEVICE_GPS_0": str(node)}
     assert attachment.device_nodes == (str(node),)

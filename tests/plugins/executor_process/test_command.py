@@ -6,6 +6,7 @@ import pytest
 from edgerm_executor_process.command import PROGRAM_NAME, ProcessOptions, build_argv, read_options
 
 from edgerm_core.errors import SpecError
+from edgerm_core.ids import BlobId
 from edgerm_core.tasks import Implementation
 
 
@@ -20,13 +21,15 @@ def test_shell_text_goes_to_the_shell() -> None:
 
 
 def test_blob_is_the_program_and_args_follow() -> None:
-    argv = build_argv("t", Implementation("process", blob=b"x" * 32, args=("-v",)), ProcessOptions())
+    argv = build_argv(
+        "t", Implementation("process", blob=BlobId(bytes(32)), args=("-v",)), ProcessOptions()
+    )
     assert argv == [f"./{PROGRAM_NAME}", "-v"]
 
 
 def test_shell_beside_a_blob_is_refused() -> None:
     with pytest.raises(SpecError, match="not both"):
-        build_argv("t", Implementation("process", blob=b"x" * 32), ProcessOptions(shell="true"))
+        build_argv("t", Implementation("process", blob=BlobId(bytes(32))), ProcessOptions(shell="true"))
 
 
 def test_unknown_option_is_named_with_those_that_exist() -> None:

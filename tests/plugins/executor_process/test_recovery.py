@@ -182,9 +182,11 @@ async def test_start_that_is_repeated_is_the_same_run(run: RunStarter) -> None:
     assert (await run(spec)).data["pid"] == first.data["pid"]
 
 
-async def test_keeper_ends_when_there_is_nothing_to_keep(run: RunStarter) -> None:
+async def test_keeper_ends_with_its_groups_when_there_is_nothing_to_keep(run: RunStarter) -> None:
     await run.to_end(launch("true"))
     keeper = await _keeper_pid(run)
-    await run.executor.destroy(run.handles.pop())
+    handle = run.handles.pop()
+    await run.executor.destroy(handle)
     await run.executor.close()
     await until(lambda: not Path(f"/proc/{keeper}").exists(), "the keeper stays for ever", limit_s=20)
+    assert [path for path in handle.data["group"]["path"].values() if Path(path).parent.exists()] == []

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from edgerm_core.ids import TaskId
+from edgerm_core.ids import BlobId, TaskId
 from edgerm_core.interfaces import TaskLaunch
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import Implementation
@@ -48,7 +48,7 @@ def launch(
         restarts=0,
         name=f"task-{task_id}",
         implementation=Implementation(
-            "process", blob=b"\0" * 32 if blob_path else None, args=args, options=options
+            "process", blob=BlobId(bytes(32)) if blob_path else None, args=args, options=options
         ),
         blob_path=blob_path,
         resources=Resources.parse(resources),

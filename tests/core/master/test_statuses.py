@@ -1,0 +1,177 @@
+"""Status updates on the master: in order, once, and acknowledged when durable."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgerm_core.ids import TaskId
+from edgerm_core.limits import MAX_RESULT_BYTES
+from edgerm_core.master.effects import Commit, Send
+from edgerm_core.master.events import BatchEnded, Received
+from edgerm_core.messages import Acknowledge, Kill, KillTasks, RefusalCode, Register, StatusUpdate, TaskReport
+from edgerm_core.tasks import DisconnectPolicy, Reason, TaskState
+from edgerm_core.testing.masters import VERSIONS, MasterBench, ScriptedAgent, spec
+
+
+@pytest.fixture
+def agent(bench: MasterBench) -> ScriptedAgent:
+    return bench.agent("a1")
+
+
+@pytest.fixture
+def task_id(bench: MasterBench, agent: ScriptedAgent) -> TaskId:
+    """A task that has been placed on the agent and not been confirmed."""
+    return bench.submit(bench.framework("f1"), spec())[0]
+
+
+def test_the_end_carries_what_the_agent_reported(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1, restarts=2)
+    agent.status(
+        task_id, TaskState.FAILED, 2, reason="signaled", message="segfault", restarts=3, signal=11, result=b"x"
+    )
+    task = bench.state.tasks[task_id]
+    assert (task.state, task.reason, task.message) == (TaskState.FAILED, "signaled", "segfault")
+    assert (task.restarts, task.signal, task.exit_code, task.result) == (3, 11, None, b"x")
+
+
+def test_updates_of_one_batch_are_acknowledged_once_with_the_last_number(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    bench.handle(
+        *(
+            Received(agent.session_id, StatusUpdate(task_id, 1, seq, state))
+            for seq, state in enumerate((TaskState.STARTING, TaskState.RUNNING, TaskState.FINISHED), 1)
+        )
+    )
+    assert agent.take(Acknowledge) == [Acknowledge(task_id, 1, 3)]
+
+
+def test_an_acknowledgement_leaves_only_with_the_writes_it_speaks_of(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    machine = bench.machine
+    update = StatusUpdate(task_id, 1, 1, TaskState.RUNNING)
+    assert not machine.handle(Received(agent.session_id, update), bench.now), "nothing before the batch's end"
+    effects = machine.handle(BatchEnded(), bench.now)
+    assert isinstance(effects[0], Commit)
+    assert any(write.kind == "task" for write in effects[0].writes)
+    assert Send(agent.session_id, Acknowledge(task_id, 1, 1)) in effects[1:]
+
+
+def test_a_result_that_is_too_large_is_dropped_with_a_note(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.FINISHED, 1, message="done", result=b"x" * (MAX_RESULT_BYTES + 1))
+    task = bench.state.tasks[task_id]
+    assert task.result is None
+    assert task.message == f"result dropped: larger than {MAX_RESULT_BYTES} bytes. done"
+
+
+@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.STAGING, TaskState.UNREACHABLE, TaskState.GONE])
+def test_states_that_are_the_masters_to_decide_are_acknowledged_and_left_out(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId, state: TaskState
+) -> None:
+    agent.status(task_id, state, 1)
+    assert agent.take(Acknowledge) == [Acknowledge(task_id, 1, 1)]
+    assert bench.state.tasks[task_id].state is TaskState.STAGING
+
+
+def test_a_task_that_starts_again_in_place_goes_from_running_to_starting(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1)
+    agent.status(task_id, TaskState.STARTING, 2, reason="restarting", restarts=1)
+    assert bench.state.tasks[task_id].state is TaskState.STARTING
+    agent.status(task_id, TaskState.RUNNING, 3, restarts=1)
+    assert bench.state.tasks[task_id].restarts == 1
+
+
+def test_a_step_that_cannot_be_is_left_out_and_named_in_the_log(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    """An agent that said RUNNING after KILLING brought the master to a TransitionError, as if the
+    mistake were the master's; later updates, the end among them, must still count."""
+    agent.status(task_id, TaskState.KILLING, 1)
+    agent.status(task_id, TaskState.RUNNING, 2)
+    assert bench.state.tasks[task_id].state is TaskState.KILLING
+    assert any("from KILLING to RUNNING" in line for line in bench.reports)
+    agent.status(task_id, TaskState.FINISHED, 3)
+    assert bench.state.tasks[task_id].state is TaskState.FINISHED
+    assert [a.seq for a in agent.take(Acknowledge)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.UNREACHABLE])
+def test_an_agent_that_registers_tasks_in_states_of_the_master_is_refused(
+    bench: MasterBench, agent: ScriptedAgent, state: TaskState
+) -> None:
+    """A task reported as PENDING went back to PENDING while the agent held it, and stayed for ever."""
+    (task_id,) = bench.submit(
+        bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1000, replace=False))
+    )
+    agent.status(task_id, TaskState.RUNNING, 1)
+    bench.advance(40)
+    assert bench.state.tasks[task_id].state is TaskState.UNREACHABLE
+    back = bench.agent("a1", tasks=[TaskReport(task_id, 1, state)])
+    assert back.closed is not None
+    assert back.closed.code == RefusalCode.MALFORMED
+    assert f"t{task_id} as {state.name}" in back.closed.message
+    assert bench.state.tasks[task_id].state is TaskState.UNREACHABLE
+    bench.agent("a1", tasks=[TaskReport(task_id, 1, TaskState.RUNNING)])
+    assert bench.state.tasks[task_id].state is TaskState.RUNNING
+
+
+def test_news_of_an_older_attempt_is_acknowledged_and_its_run_stopped(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.FAILED, 1, reason=Reason.AGENT_RESTARTED)
+    task = bench.state.tasks[task_id]
+    assert task.attempt == 2
+    agent.status(task_id, TaskState.RUNNING, 2, attempt=1)
+    assert agent.take(Acknowledge)[-1] == Acknowledge(task_id, 1, 2)
+    assert [(k.attempt, k.reason) for k in agent.take(Kill)] == [(1, Reason.REPLACED)]
+    assert task.state is TaskState.STAGING
+
+
+def test_news_of_a_task_nobody_knows_is_acknowledged_and_its_run_stopped(
+    bench: MasterBench, agent: ScriptedAgent
+) -> None:
+    agent.status(TaskId(999), TaskState.RUNNING, 1)
+    assert agent.take(Acknowledge) == [Acknowledge(TaskId(999), 1, 1)]
+    assert [k.task_id for k in agent.take(Kill)] == [999]
+    agent.status(TaskId(999), TaskState.KILLED, 2)
+    assert agent.take(Acknowledge) == [Acknowledge(TaskId(999), 1, 2)]
+    assert not agent.take(Kill)
+
+
+def test_the_end_of_a_run_that_was_given_up_frees_what_it_held(bench: MasterBench) -> None:
+    agent = bench.agent("a1", "cpus:1;mem:10")
+    (task_id,) = bench.submit(bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1)))
+    agent.status(task_id, TaskState.RUNNING, 1)
+    bench.agent("a2", "cpus:1;mem:10")
+    bench.live(40, *[peer for peer in bench.peers.values() if getattr(peer, "info", None) and peer is not agent])
+    assert bench.state.tasks[task_id].agent_id == "a2"
+    back = bench.agent("a1", "cpus:1;mem:10", tasks=[TaskReport(task_id, 1, TaskState.RUNNING)])
+    assert not bench.state.agents["a1"].free
+    back.status(task_id, TaskState.KILLED, 2, attempt=1)
+    assert bench.state.agents["a1"].free == bench.state.agents["a1"].totals
+
+
+def test_a_confirmed_kill_is_not_repeated(bench: MasterBench, agent: ScriptedAgent, task_id: TaskId) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1)
+    bench.operator().send(KillTasks(1, (task_id,)))
+    assert agent.take(Kill)
+    agent.status(task_id, TaskState.KILLING, 2)
+    bench.live(20, agent)
+    assert not agent.take(Kill)
+
+
+def test_registering_again_on_one_session_with_the_same_tasks_changes_nothing(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1)
+    before = bench.state.tasks[task_id].version
+    agent.send(Register(VERSIONS, agent.info, "b1", "i1", (TaskReport(task_id, 1, TaskState.RUNNING),)))
+    assert bench.state.tasks[task_id].version == before
+    assert agent.closed is None
