@@ -391,6 +391,7 @@ class TaskUpdate(Message, frozen=True, tag=25):
     exit_code: Integer | None = None
     signal: Count | None = None
     result: bytes | None = None
+    agent_name: str = ""
 
 
 class TaskAcknowledge(Message, frozen=True, tag=26):

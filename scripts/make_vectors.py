@@ -187,7 +187,7 @@ EXAMPLES: dict[str, AnyMessage] = {
     "kill-tasks, at once": KillTasks(3, (T17,), 0.0),
     "task-update, minimal": TaskUpdate(T17, 1, TaskState.PENDING),
     "task-update, full": TaskUpdate(
-        T17, 9, TaskState.FINISHED, "exited", "exited with code 0", AGENT, 2, 1, 0, 15, b"42"
+        T17, 9, TaskState.FINISHED, "exited", "exited with code 0", AGENT, 2, 1, 0, 15, b"42", "gateway-3"
     ),
     "task-acknowledge": TaskAcknowledge((T17,)),
     "reconcile, all": Reconcile(4),

@@ -87,7 +87,6 @@ class Journal:
         except OSError as error:
             raise StoreError(f"journal {path} cannot be opened: {error}") from error
 
-    @property
     def wants_rewrite(self) -> bool:
         """Whether the file has grown enough to be written anew."""
         return self._since_rewrite is None and self._size + len(self._backlog) > self._compact_at

@@ -307,7 +307,7 @@ class _Runner:
             await anyio.sleep(JOURNAL_SYNC_S)
             if self._journal.dirty:
                 await anyio.to_thread.run_sync(self._journal.sync)
-            if self._journal.wants_rewrite:
+            if self._journal.wants_rewrite():
                 write = self._journal.begin_rewrite(map(encode_record, self._agent.records()))
                 problem: OSError | None = None
                 try:

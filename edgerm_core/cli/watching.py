@@ -145,7 +145,6 @@ class Watch:
         self._interrupted = False
         self._operator: Operator | None = None
         self._operator_known = anyio.Event()
-        self._agents: dict[str, str] = {}
         self._followers = anyio.CapacityLimiter(FOLLOWED_TASKS)
 
     async def run(self) -> int:
@@ -200,7 +199,7 @@ class Watch:
             if update.agent_id and update.state.on_agent and (update.agent_id, update.attempt) != placed:
                 placed = (update.agent_id, update.attempt)
                 again = f" (attempt {update.attempt})" if update.attempt > 1 else ""
-                note(f"{label} placed on {await self._agent_name(task, update.agent_id)}{again}")
+                note(f"{label} placed on {update.agent_name or update.agent_id}{again}")
             if update.state is TaskState.UNREACHABLE and state is not update.state:
                 note(f"{label} is UNREACHABLE: {update.message or 'its agent is silent'}")
             if update.state is TaskState.PENDING and state is not update.state:
@@ -249,14 +248,6 @@ class Watch:
     async def _explain(self, task: Task) -> str:
         rows = await self._ask("explain", task)
         return str(rows[0]["summary"]) if rows and rows[0]["state"] == TaskState.PENDING.name else ""
-
-    async def _agent_name(self, task: Task, agent_id: str) -> str:
-        if agent_id not in self._agents:
-            rows = await self._ask("story", task)
-            attempt = task.update.attempt
-            names = [str(row["agent"]) for row in rows if row["agent"] and row["attempt"] == attempt]
-            self._agents[agent_id] = names[0] if names else agent_id
-        return self._agents[agent_id]
 
     async def _keep_operator(self) -> None:
         """Hold the second session, as an operator, that notes ask their questions on."""

@@ -140,8 +140,9 @@ def forget(state: MasterState, framework: FrameworkRecord) -> None:
 # --- what frameworks hear ---------------------------------------------------------------------
 
 
-def task_update(task: TaskRecord) -> TaskUpdate:
+def task_update(state: MasterState, task: TaskRecord) -> TaskUpdate:
     """Return where a task stands, as its framework is told."""
+    agent = state.agents.get(task.agent_id) if task.agent_id else None
     return TaskUpdate(
         task.id,
         task.version,
@@ -154,6 +155,7 @@ def task_update(task: TaskRecord) -> TaskUpdate:
         task.exit_code,
         task.signal,
         task.result,
+        agent.info.name if agent else "",
     )
 
 
@@ -164,7 +166,7 @@ def send_news(state: MasterState) -> None:
         if task is not None:
             framework = state.frameworks[task.framework_id]
             if framework.session_id is not None:
-                state.send(framework.session_id, task_update(task))
+                state.send(framework.session_id, task_update(state, task))
     state.news.clear()
 
 
@@ -179,7 +181,7 @@ def reconcile(
         if task is None:
             unknown.append(task_id)
         else:
-            state.send(session_id, task_update(task))
+            state.send(session_id, task_update(state, task))
     state.send(session_id, Reconciled(request.request_id, tuple(unknown)))
 
 

@@ -6,6 +6,7 @@ its own effect and nothing else; it can be unfair, it cannot oversubscribe.
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 from edgerm_core.feasibility import check, choose_implementation
@@ -20,6 +21,9 @@ from edgerm_core.resources import Resources
 MAX_ROUNDS = 64
 """Calls of the scheduler in one go. A scheduler may hand out its decisions in parts; one that never
 comes to an end is cut off here and goes on with the next batch."""
+
+MAX_DECISIONS = 100_000
+"""Decisions in one call. More is a scheduler that never comes to an end, and counts as its failure."""
 
 RETRY_S = 1.0
 """After a scheduler raised, or was cut off, it is asked again after this long."""
@@ -49,8 +53,13 @@ class Placer:
         state.task_changes.clear()
         self._complete = False
         try:
-            decisions = state.scheduler.schedule(window)
-            return [d for d in decisions if isinstance(d, Placement | OfferProposal)]
+            decisions = list(itertools.islice(state.scheduler.schedule(window), MAX_DECISIONS + 1))
+            if len(decisions) > MAX_DECISIONS:
+                raise ValueError(f"more than {MAX_DECISIONS} decisions in one call")
+            for decision in decisions:
+                if not _well_formed(decision):
+                    raise TypeError(f"{decision!r:.200} is not a decision")
+            return decisions
         except Exception as error:
             # Whatever it knew may be half updated: it starts anew.
             self._complete = True
@@ -99,6 +108,15 @@ class Placer:
             return False
         make_offer(state, framework, agent)
         return True
+
+
+def _well_formed(decision: object) -> bool:
+    """Return whether it is a decision at all; static types bind no plugin."""
+    if isinstance(decision, Placement):
+        return isinstance(decision.task_id, int) and isinstance(decision.agent_id, str)
+    if isinstance(decision, OfferProposal):
+        return isinstance(decision.framework_id, str) and isinstance(decision.agent_id, str)
+    return False
 
 
 def _wake(state: MasterState, _key: None) -> None:

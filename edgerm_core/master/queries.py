@@ -40,8 +40,15 @@ def answer(state: MasterState, session_id: SessionId, query: Query) -> None:
     state.send(session_id, Answer(query.request_id, tuple(rows), total))
 
 
+def _limit(args: Row) -> int:
+    limit = int(args.get("limit") or QUERY_DEFAULT_ROWS)
+    if limit < 1:
+        raise ValueError(f"limit must be 1 to {QUERY_MAX_ROWS}, not {limit}")
+    return min(limit, QUERY_MAX_ROWS)
+
+
 def _limited(rows: Iterable[Row], args: Row) -> tuple[list[Row], int]:
-    limit = min(int(args.get("limit") or QUERY_DEFAULT_ROWS), QUERY_MAX_ROWS)
+    limit = _limit(args)
     everything = list(rows)
     return everything[:limit], len(everything)
 
@@ -191,7 +198,7 @@ def tasks(state: MasterState, args: Row) -> tuple[list[Row], int]:
         and (name is None or task.spec.name == name)
         and (ended or not task.state.terminal)
     ]
-    limit = min(int(args.get("limit") or QUERY_DEFAULT_ROWS), QUERY_MAX_ROWS)
+    limit = _limit(args)
     found.sort(key=lambda task: task.id, reverse=bool(args.get("newest")))
     return [task_row(state, task) for task in found[:limit]], len(found)
 
@@ -239,7 +246,10 @@ def find_task(state: MasterState, wanted: Any) -> TaskRecord:
 
     Raises:
         LookupError: if there is none, or several have the name.
+        ValueError: if none is wanted.
     """
+    if wanted is None:
+        raise ValueError("expected `task`: an id, such as t17, or a name")
     text = str(wanted)
     try:
         task = state.tasks.get(parse_task_id(text))

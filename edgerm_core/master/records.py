@@ -6,6 +6,7 @@ attribute holds and what it goes together with.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from edgerm_core.agents import AgentInfo, AgentState
@@ -14,6 +15,10 @@ from edgerm_core.frameworks import FrameworkInfo, FrameworkState
 from edgerm_core.ids import AgentId, FrameworkId, OfferId, SessionId, TaskId
 from edgerm_core.resources import EMPTY, UNIT, Device, Resources
 from edgerm_core.tasks import StoryEntry, TaskSpec, TaskState
+
+
+_versions = itertools.count(1)
+"""One count for all agents: one that is forgotten and comes back must not show an old number."""
 
 
 class Session:
@@ -111,7 +116,7 @@ class AgentRecord:
         self.offers: set[OfferId] = set()
         #: Tasks here whose launch or kill the agent has not confirmed yet.
         self.unconfirmed: set[TaskId] = set()
-        #: Grows when anything but `free` changes.
+        #: Another number whenever anything but `free` changes.
         self.static_version = 0
         self.totals = EMPTY
         self.free = EMPTY
@@ -143,7 +148,7 @@ class AgentRecord:
     def describe(self, info: AgentInfo) -> None:
         """Take over what the agent says about itself; `free` must be recounted afterwards."""
         self.info = info
-        self.static_version += 1
+        self.static_version = next(_versions)
         self.devices = {device.id: device for device in info.devices}
         slots = {device.id: device.slots for device in info.devices}
         totals = info.totals

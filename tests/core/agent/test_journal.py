@@ -113,13 +113,13 @@ def test_it_asks_for_a_rewrite_when_it_has_grown(path: Path, monkeypatch: pytest
     monkeypatch.setattr(journal_module, "JOURNAL_COMPACT_BYTES", 1000)
     journal = Journal(path)
     journal.append([b"x" * 500])
-    assert not journal.wants_rewrite
+    assert not journal.wants_rewrite()
     journal.append([b"x" * 500])
-    assert journal.wants_rewrite
+    assert journal.wants_rewrite()
     journal.begin_rewrite([b"state"])()
-    assert not journal.wants_rewrite
+    assert not journal.wants_rewrite()
     journal.end_rewrite()
-    assert not journal.wants_rewrite
+    assert not journal.wants_rewrite()
     journal.close()
 
 

@@ -35,13 +35,15 @@ class Histories(RuleBasedStateMachine):
         self.attempts: dict[int, int] = {}
         self.last_seq: dict[tuple[int, int], int] = {}
         self.ends: dict[tuple[int, int], list[TaskState]] = {}
-        self.ordered: set[tuple[int, int]] = set()
         self.orders: list[Launch] = []
         self.starts: set[tuple[str, events.RunId]] = set()
         self.starting: set[events.RunId] = set()
         self.running: set[events.RunId] = set()
         self.stopping: set[events.RunId] = set()
         self.read = 0
+        self.on_the_way: list[StatusUpdate] = []
+        self.killed: dict[int, int] = {}
+        self.settled: set[tuple[int, int]] = set()
 
     @property
     def registered(self) -> bool:
@@ -53,6 +55,7 @@ class Histories(RuleBasedStateMachine):
         """Let the model read what the agent has asked for and said."""
         for order in self.bench.take(effects.StartRun):
             key = (self.bench.agent._incarnation, order.run)
+            assert order.run.attempt > self.killed.get(order.run.task_id, 0), f"{order.run} was killed"
             assert key not in self.starts, f"{order.run} was started twice by one agent process"
             assert not any(run.task_id == order.run.task_id for run in self.starting | self.running)
             self.starts.add(key)
@@ -61,9 +64,7 @@ class Histories(RuleBasedStateMachine):
             self.running.add(recovery.run)
         for stop in self.bench.take(effects.StopRun):
             self.stopping.add(stop.run)
-        for message in self.bench.sent[self.read :]:
-            if isinstance(message, StatusUpdate):
-                self.take(message)
+        self.on_the_way += [m for m in self.bench.sent[self.read :] if isinstance(m, StatusUpdate)]
         self.read = len(self.bench.sent)
 
     def take(self, update: StatusUpdate) -> None:
@@ -85,7 +86,6 @@ class Histories(RuleBasedStateMachine):
         attempt = self.attempts[task] = self.attempts.get(task, 0) + 1
         order = a_launch(task, attempt, restart=policy, stop_after_s=stop_after_s)
         self.orders.append(order)
-        self.ordered.add((task, attempt))
         self.tell(order)
 
     @precondition(lambda self: self.registered and self.orders)
@@ -93,19 +93,29 @@ class Histories(RuleBasedStateMachine):
     def launch_again(self, data: st.DataObject) -> None:
         """Orders come again, late, and out of order."""
         order = data.draw(st.sampled_from(self.orders))
-        acknowledged = (order.task_id, order.attempt) in self.ends
-        if not acknowledged:  # The master repeats only what it has not seen the end of.
+        # What was on its way when the agent process died has died with its session, and in the next one
+        # the master does not order what it has seen the end of, or has killed.
+        if (order.task_id, order.attempt) not in self.settled:
             self.tell(order)
 
     @precondition(lambda self: self.registered)
     @rule(task=TASKS, ahead=st.integers(-1, 1))
     def kill(self, task: int, ahead: int) -> None:
         attempt = max(1, self.attempts.get(task, 0) + ahead)
-        self.attempts[task] = max(attempt, self.attempts.get(task, 0))
         if self.ends.get((task, attempt)):
             return
-        self.ordered.add((task, attempt))
+        self.attempts[task] = max(attempt, self.attempts.get(task, 0))
+        self.orders.append(a_launch(task, attempt))  # It may still be on its way.
+        self.killed[task] = max(attempt, self.killed.get(task, 0))
         self.bench.kill(task, attempt)
+
+    @precondition(lambda self: self.on_the_way)
+    @rule(count=st.integers(1, 4))
+    def deliver(self, count: int) -> None:
+        """The master reads a few updates; the rest is lost if the connection is."""
+        for update in self.on_the_way[:count]:
+            self.take(update)
+        del self.on_the_way[:count]
 
     @precondition(lambda self: self.registered and self.last_seq)
     @rule(data=st.data())
@@ -126,6 +136,8 @@ class Histories(RuleBasedStateMachine):
     @rule(jitter=st.floats(0, 0.99))
     def lose(self, jitter: float) -> None:
         self.bench.lose(jitter)
+        self.note()
+        self.on_the_way.clear()
 
     # --- executors ----------------------------------------------------------------------------
 
@@ -170,6 +182,13 @@ class Histories(RuleBasedStateMachine):
         self.running.clear()
         self.stopping.clear()
         self.read = 0
+        self.on_the_way.clear()
+        self.settled |= set(self.ends)
+        self.settled |= {
+            (order.task_id, order.attempt)
+            for order in self.orders
+            if order.attempt <= self.killed.get(order.task_id, 0)
+        }
         self.bench.restart_agent()
         self.note()
         for run in sorted(self.running, key=str):
@@ -189,15 +208,12 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """The faults stop: within bounded time everything has ended and is acknowledged."""
-        self.note()
-        for task, attempt in list(self.attempts.items()):
-            self.ordered.add((task, attempt))
         for _ in range(200):
             session = self.bench.agent.session
             if session.state is SessionState.CONNECTING:
                 self.bench.register()
             elif session.state is SessionState.CLOSING:
-                self.bench.lose(0.0)
+                self.lose(0.0)
             elif session.registered:
                 self.bench.receive(HeartbeatAck())
                 for task, attempt in self.attempts.items():
@@ -210,6 +226,7 @@ class Histories(RuleBasedStateMachine):
                     self.running.discard(run)
                     self.bench.end(run.task_id, run.attempt, run.restarts)
                 self.note()
+                self.deliver(len(self.on_the_way))
                 for (task, attempt), seq in list(self.last_seq.items()):
                     self.tell(Acknowledge(TaskId(task), attempt, seq))
                 if not self.bench.agent.runs.known:

@@ -135,6 +135,8 @@ class Scripted:
             task.on_update(TaskUpdate(task.id, 99, TaskState.KILLED, "killed-by-request", signal=15))
 
     def move(self, number: int, version: int, state: TaskState, **fields: Any) -> None:
+        if "agent_id" in fields:
+            fields["agent_name"] = fields["agent_id"].replace("a", "gw")
         self.tasks[number].on_update(TaskUpdate(self.tasks[number].id, version, state, **fields))
 
     async def watch(self, *, output: bool = True) -> int:
@@ -144,12 +146,7 @@ class Scripted:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, operator: Any) -> Any:
-    """The operator that notes are asked of; agent ids have names there."""
-    operator.rows["story"] = lambda args: [
-        {"agent": "", "attempt": 0},
-        {"agent": "gw1", "attempt": 1},
-        {"agent": "gw2", "attempt": 2},
-    ]
+    """The operator that notes are asked of."""
     monkeypatch.setattr(watching, "connect_operator", _connected_to(operator))
     return operator
 

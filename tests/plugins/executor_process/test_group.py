@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgerm_executor_process import group as group_module
 from edgerm_executor_process.group import Group, remove_parent
+
+from edgerm_core import cgroups
 
 
 def plan_v2(base: Path, writes: list[tuple[str, str, str, bool]]) -> dict[str, Any]:
@@ -103,3 +106,7 @@ def test_real_v1_group_is_made_and_removed_with_its_parents() -> None:
     for parent in group.parents():
         remove_parent(parent)
     assert not (base / top).exists()
+
+
+def test_keeper_and_core_agree_on_the_leaf() -> None:
+    assert group_module.DAEMON_LEAF == cgroups.DAEMON_LEAF

@@ -64,16 +64,18 @@ async def test_start_function_that_never_ends_is_stopped_too(rig: Rig) -> None:
 
 
 async def test_processor_is_shared_as_granted(rig: Rig) -> None:
-    """Ten times the share; the bounds are wide, for a machine that others use too."""
+    """Ten times the share, on a machine that others use too: waits until it shows, however long it takes."""
     small = await rig.start(rig.launch("spins", resources="cpus:0.02"))
     large = await rig.start(rig.launch("spins", resources="cpus:0.2"))
     began = time.monotonic()
-    await anyio.sleep(2.0)
-    used = [(await rig.executor.stats(handle)).cpu_s or 0.0 for handle in (small, large)]
-    passed = time.monotonic() - began
-    assert used[0] <= 0.02 * passed + 0.1, "no more than its share and a burst"
-    assert used[1] <= 0.2 * passed + 0.1
-    assert used[1] > 1.5 * used[0]
+    with anyio.fail_after(60):
+        used = [0.0, 0.0]
+        while used[1] <= 3 * used[0] or used[0] == 0.0:
+            await anyio.sleep(0.2)
+            used = [(await rig.executor.stats(handle)).cpu_s or 0.0 for handle in (small, large)]
+            passed = time.monotonic() - began
+            assert used[0] <= 0.02 * passed + 0.1, "no more than its share and a burst"
+            assert used[1] <= 0.2 * passed + 0.1
 
 
 async def test_three_hundred_sleep_at_once_without_threads_and_are_stopped_at_once(rig: Rig) -> None:
