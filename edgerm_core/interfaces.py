@@ -264,7 +264,10 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     async def wait(self, handle: TaskHandle) -> ExitResult:
-        """Return how the run ended, as soon as it has; also if it ended long ago. Cancel-safe, repeatable."""
+        """Return how the run ended, as soon as it has; also if it ended long ago.
+
+        Cancel-safe, repeatable.
+        """
 
     @abc.abstractmethod
     async def stop(self, handle: TaskHandle, grace_s: float) -> None:
@@ -292,7 +295,7 @@ class Executor(abc.ABC):
         """Return what the run uses now."""
         return TaskStats()
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """The agent process ends. Runs that can survive go on; the others are ended. Idempotent."""
 
 
@@ -541,7 +544,7 @@ class DeviceDriver(abc.ABC):
         """
         raise NotImplementedError(f"driver {self.name} has no channels to write")
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Release everything. Idempotent."""
 
 

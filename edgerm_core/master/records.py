@@ -16,7 +16,6 @@ from edgerm_core.ids import AgentId, FrameworkId, OfferId, SessionId, TaskId
 from edgerm_core.resources import EMPTY, UNIT, Device, Resources
 from edgerm_core.tasks import StoryEntry, TaskSpec, TaskState
 
-
 _versions = itertools.count(1)
 """One count for all agents: one that is forgotten and comes back must not show an old number."""
 

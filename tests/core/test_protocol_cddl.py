@@ -14,15 +14,30 @@ from types import ModuleType
 from typing import Any
 
 import cbor2
+import msgspec
 import pycddl  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 
 import edgerm_core
 import edgerm_core.errors
+from edgerm_core.agents import AgentInfo, Fingerprint
+from edgerm_core.attributes import Constraint, Preference
 from edgerm_core.codec import decode_batch, encode
-from edgerm_core.messages import PROTOCOL_VERSION, AnyMessage
-from edgerm_core.tasks import TaskState
+from edgerm_core.frameworks import FrameworkInfo
+from edgerm_core.messages import PROTOCOL_VERSION, AnyMessage, Auth, TaskReport
+from edgerm_core.offers import Offer
+from edgerm_core.resources import Device, DeviceRequest, ResourceRequest, Resources
+from edgerm_core.tasks import (
+    DisconnectPolicy,
+    File,
+    Implementation,
+    ReschedulePolicy,
+    RestartPolicy,
+    TaskSpec,
+    TaskState,
+    Volume,
+)
 from edgerm_core.testing.strategies import message_of
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +92,66 @@ def test_every_rule_is_defined_once_and_used() -> None:
     for name in names:
         uses = len(re.findall(rf"(?<![a-z0-9-]){name}(?![a-z0-9-])", code))
         assert uses > 1 or name == "any-message", f"rule {name} is not used"
+
+
+def rule_body(name: str, opening: str, closing: str) -> str:
+    """Return what stands between a rule's brackets, without comments."""
+    code = re.sub(r";.*", "", CDDL)
+    start = re.search(rf"^{name} = {re.escape(opening)}", code, re.M)
+    assert start is not None, name
+    depth, end = 1, start.end()
+    while depth:
+        depth += {opening: 1, closing: -1}.get(code[end], 0)
+        end += 1
+    return code[start.end() : end - 1]
+
+
+def elements(body: str) -> list[str]:
+    """Return the elements of an array rule, optional ones too, without the room for later ones."""
+    # What is inside an element's own brackets does not count; the groups of optional elements do.
+    while (flat := re.sub(r"\[[^][]*\]|\{[^{}]*\}", "", body)) != body:
+        body = flat
+    found = [part.strip(" \n()?") for part in body.split(",")]
+    return [part for part in found if not part.startswith("* any")]
+
+
+NESTED_ARRAYS = (
+    Auth,
+    TaskReport,
+    AgentInfo,
+    Fingerprint,
+    FrameworkInfo,
+    Offer,
+    Constraint,
+    Preference,
+    Resources,
+    ResourceRequest,
+    DeviceRequest,
+    Device,
+)
+MAPS = (
+    TaskSpec,
+    Implementation,
+    File,
+    Volume,
+    RestartPolicy,
+    ReschedulePolicy,
+    DisconnectPolicy,
+)
+
+
+@pytest.mark.parametrize("struct", [*AnyMessage.__args__, *NESTED_ARRAYS], ids=rule_name)
+def test_an_array_rule_has_an_element_for_each_field_and_no_other(struct: type[msgspec.Struct]) -> None:
+    """Room for later elements would otherwise let a forgotten field pass every validation."""
+    tag = 0 if struct in NESTED_ARRAYS else 1
+    found = elements(rule_body(rule_name(struct), "[", "]"))
+    assert len(found) == tag + len(struct.__struct_fields__), found
+
+
+@pytest.mark.parametrize("struct", MAPS, ids=rule_name)
+def test_a_map_rule_has_the_keys_of_the_spec_s_part_and_no_other(struct: type[msgspec.Struct]) -> None:
+    body = rule_body(rule_name(struct), "{", "}")
+    assert re.findall(r'"([a-z_]+)":', body) == list(struct.__struct_fields__)
 
 
 def test_every_task_state_is_listed() -> None:

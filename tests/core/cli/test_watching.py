@@ -287,7 +287,7 @@ def _connected_to(operator: Any) -> Any:
     return connect
 
 
-async def test_without_an_operator_notes_name_the_agent_by_its_id(
+async def test_without_an_operator_notes_are_short(
     scripted: Scripted, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
@@ -303,7 +303,10 @@ async def test_without_an_operator_notes_name_the_agent_by_its_id(
     async with anyio.create_task_group() as group:
         group.start_soon(end)
         assert await scripted.watch() == 0
-    assert capfd.readouterr().err.splitlines() == ["notes will be short: nobody answers", "t1 placed on a1"]
+    assert capfd.readouterr().err.splitlines() == [
+        "notes will be short: nobody answers",
+        "t1 placed on gw1",
+    ]
 
 
 async def test_tasks_are_killed_when_nobody_reads_their_output(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edgerm_core.agents import AgentState, Fingerprint
 from edgerm_core.limits import MAX_HEARTBEATS_PER_S
 from edgerm_core.messages import (
@@ -23,6 +25,11 @@ from edgerm_core.tasks import DisconnectPolicy, Reason, TaskState
 from edgerm_core.testing.masters import VERSIONS, MasterBench, spec
 
 
+def agent_state(bench: MasterBench) -> AgentState:
+    state: AgentState = bench.state.agents["a1"].state
+    return state
+
+
 def test_registering_gives_the_cadence_and_the_lease(bench: MasterBench) -> None:
     agent = bench.agent("a1")
     (answer,) = agent.take(Registered)
@@ -36,7 +43,7 @@ def test_a_constrained_link_gets_a_slower_cadence(bench: MasterBench) -> None:
     assert agent.take(Registered)[0].heartbeat_s == 60.0
 
 
-def test_the_cadence_stretches_with_the_number_of_agents(make_bench: type[MasterBench]) -> None:
+def test_the_cadence_stretches_with_the_number_of_agents(make_bench: Callable[..., MasterBench]) -> None:
     bench = make_bench(heartbeat_s=0.05)
     first = bench.agent("a000")
     for index in range(1, 150):
@@ -63,14 +70,14 @@ def test_a_silent_agent_is_unreachable_after_its_lease_and_ready_again_when_back
     (task_id,) = bench.submit(framework, spec(disconnect=DisconnectPolicy(lost_after_s=100)))
     agent.status(task_id, TaskState.RUNNING, 1)
     bench.advance(34.9)
-    assert bench.state.agents["a1"].state is AgentState.READY
+    assert agent_state(bench) is AgentState.READY
     bench.advance(0.2)
-    assert bench.state.agents["a1"].state is AgentState.UNREACHABLE
+    assert agent_state(bench) is AgentState.UNREACHABLE
     assert bench.state.tasks[task_id].state is TaskState.UNREACHABLE
     assert agent.closed is not None
 
     back = bench.agent("a1", tasks=[TaskReport(task_id, 1, TaskState.RUNNING)])
-    assert bench.state.agents["a1"].state is AgentState.READY
+    assert agent_state(bench) is AgentState.READY
     task = bench.state.tasks[task_id]
     assert (task.state, task.reason, task.attempt) == (
         TaskState.RUNNING,
@@ -83,7 +90,7 @@ def test_a_silent_agent_is_unreachable_after_its_lease_and_ready_again_when_back
 def test_heartbeats_keep_the_lease(bench: MasterBench) -> None:
     agent = bench.agent("a1")
     bench.live(200, agent, every_s=30)
-    assert bench.state.agents["a1"].state is AgentState.READY
+    assert agent_state(bench) is AgentState.READY
 
 
 def test_an_agent_without_a_connection_gets_no_tasks(bench: MasterBench) -> None:
@@ -142,7 +149,8 @@ def test_inventory_changes_what_can_be_placed(bench: MasterBench) -> None:
 def test_totals_that_shrink_below_what_is_held_stop_new_placements(bench: MasterBench) -> None:
     agent = bench.agent("a1", "cpus:4;mem:1000")
     framework = bench.framework("f1")
-    first, second = bench.submit(framework, spec(resources="cpus:2;mem:10"), spec(resources="cpus:2;mem:10"))
+    half = spec(resources="cpus:2;mem:10")
+    first, second = bench.submit(framework, half, half)
     agent.send(Inventory(totals=Resources.parse("cpus:1;mem:1000")))
     (third,) = bench.submit(framework, spec(resources="cpus:0.5;mem:1"))
     agent.run_to_end(first)
@@ -159,7 +167,7 @@ def test_draining_moves_tasks_and_undo_lets_it_work_again(bench: MasterBench) ->
     bench.agent("a2")
     operator = bench.operator()
     operator.send(Drain(1, "a1"))  # type: ignore[arg-type]
-    assert bench.state.agents["a1"].state is AgentState.DRAINING
+    assert agent_state(bench) is AgentState.DRAINING
     (kill,) = first.take(Kill)
     assert kill.reason == Reason.AGENT_DRAINING
     assert bench.state.tasks[task_id].state is TaskState.KILLING
@@ -167,7 +175,7 @@ def test_draining_moves_tasks_and_undo_lets_it_work_again(bench: MasterBench) ->
     task = bench.state.tasks[task_id]
     assert (task.state, task.agent_id, task.attempt, task.losses) == (TaskState.STAGING, "a2", 2, 0)
     operator.send(Drain(2, "a1", undo=True))  # type: ignore[arg-type]
-    assert bench.state.agents["a1"].state is AgentState.READY
+    assert agent_state(bench) is AgentState.READY
 
 
 def test_a_kill_by_the_framework_wins_over_draining(bench: MasterBench) -> None:

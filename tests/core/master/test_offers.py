@@ -1,4 +1,4 @@
-"""Offers: subscribe, accept with several tasks, decline with a filter, revive, suppress, rescind, expiry."""
+"""Offers: accept with several tasks, decline with a filter, revive, suppress, rescind, expiry."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pytest
 from edgerm_core.ids import TaskId
 from edgerm_core.messages import (
     Accept,
+    AnyMessage,
     Decline,
     Drain,
     Forget,
@@ -140,9 +141,7 @@ class History:
             reschedule=ReschedulePolicy(
                 failures=dice.choice([0, 2]), losses=dice.choice([1, 10]), delay_s=dice.choice([0, 3])
             ),
-            disconnect=DisconnectPolicy(
-                lost_after_s=dice.choice([0, 10]), replace=dice.random() < 0.7
-            ),
+            disconnect=DisconnectPolicy(lost_after_s=dice.choice([0, 10]), replace=dice.random() < 0.7),
         )
 
     def step(self) -> None:
@@ -167,7 +166,7 @@ class History:
                 agent.work()
             case "agent lies":
                 if agent.peer is not None and agent.peer.closed is None:
-                    state = dice.choice([s for s in TaskState])
+                    state = dice.choice(list(TaskState))
                     agent.peer.send(StatusUpdate(task_id, dice.randint(0, 3), dice.randint(0, 4), state))
             case "agent shrinks":
                 if agent.peer is not None and agent.peer.closed is None:
@@ -175,7 +174,8 @@ class History:
                     agent.peer.send(Inventory(totals=Resources.parse(totals)))
             case "framework on":
                 offers = dice.random() < 0.4
-                self.frameworks[name] = bench.framework(name, offers=offers, weight=dice.choice([500, 1000]))
+                weight = dice.choice([500, 1000])
+                self.frameworks[name] = bench.framework(name, offers=offers, weight=weight)
             case "framework off":
                 if framework is not None and framework.closed is None:
                     framework.hang_up()
@@ -192,7 +192,8 @@ class History:
                     self.answer_offers(framework)
             case "moods":
                 if framework is not None and framework.closed is None:
-                    framework.send(dice.choice([Suppress(), Revive(), Reconcile(self.request())]))
+                    moods: list[AnyMessage] = [Suppress(), Revive(), Reconcile(self.request())]
+                    framework.send(dice.choice(moods))
             case "operator":
                 operator = bench.operator()
                 wanted = agent.name

@@ -103,9 +103,7 @@ def test_a_delay_and_a_missing_blob_survive(bench: MasterBench) -> None:
 
 def test_a_run_that_was_given_up_is_still_stopped_after_the_restart(bench: MasterBench) -> None:
     agent = bench.agent("a1")
-    (task_id,) = bench.submit(
-        bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1))
-    )
+    (task_id,) = bench.submit(bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1)))
     agent.status(task_id, TaskState.RUNNING, 1)
     other = bench.agent("a2")
     bench.live(40, other)

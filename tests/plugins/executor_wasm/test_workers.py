@@ -64,7 +64,7 @@ async def test_start_function_that_never_ends_is_stopped_too(rig: Rig) -> None:
 
 
 async def test_processor_is_shared_as_granted(rig: Rig) -> None:
-    """Ten times the share, on a machine that others use too: waits until it shows, however long it takes."""
+    """Ten times the share, on a machine that others use too: waits until it shows."""
     small = await rig.start(rig.launch("spins", resources="cpus:0.02"))
     large = await rig.start(rig.launch("spins", resources="cpus:0.2"))
     began = time.monotonic()
