@@ -67,7 +67,6 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lease_grace_s: added to the missed heartbeats before an agent is unreachable.
         recovery_grace_s: extra time for agents to come back after the master was away.
         offer_timeout_s: unanswered offers are rescinded after this.
-        role_weights: role path to weight, such as `{"lab" = 2.0}`.
         max_blob_bytes: largest blob taken.
         blob_store_bytes: all blobs; the least recently used that no task needs go first.
         retain_terminal_tasks: ended tasks kept.
@@ -83,7 +82,6 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lease_grace_s: float = limits.LEASE_GRACE_S
     recovery_grace_s: float = limits.RECOVERY_GRACE_S
     offer_timeout_s: float = limits.OFFER_TIMEOUT_S
-    role_weights: dict[str, float] = {}
     max_blob_bytes: int = limits.MAX_BLOB_BYTES
     blob_store_bytes: int = limits.BLOB_STORE_BYTES
     retain_terminal_tasks: int = limits.RETAIN_TERMINAL_TASKS
@@ -97,9 +95,6 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{key} must be 0 seconds to ten years")
         if not self.listen:
             raise ValueError("listen must name at least one URL")
-        for role, weight in self.role_weights.items():
-            if not 0.001 <= weight <= 1_000_000:
-                raise ValueError(f"role_weights: weight of {role} must be 0.001 to 1000000")
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

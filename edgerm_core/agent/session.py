@@ -82,6 +82,7 @@ class Session:
         self.number = SessionId(0)
         self.failures = 0
         self.held = False
+        self._peer = ""
         self._heartbeat_s = 0.0
         self._lease_s = 0.0
         self._heard_at = 0.0
@@ -117,10 +118,11 @@ class Session:
         if self.state is SessionState.OFFLINE and RECONNECT not in self._turn.deadlines:
             self.connect()
 
-    def connected(self) -> None:
+    def connected(self, peer: str) -> None:
         """The connection stands: say who we are."""
         if self.state is not SessionState.CONNECTING:
             return
+        self._peer = peer
         self.state = SessionState.GREETING
         self._turn.deadlines.set(GREETING, self._turn.now + GREETING_TIMEOUT_S)
         self._turn.emit(Send(self._greeting()))
@@ -160,6 +162,7 @@ class Session:
         self._turn.deadlines.cancel(GREETING)
         self._sent_at = self._turn.now
         self._set_cadence(message.heartbeat_s, message.lease_s)
+        log.info("registered with %s", self._peer)
         return True
 
     def on_heartbeat_ack(self, message: HeartbeatAck) -> None:

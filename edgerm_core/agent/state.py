@@ -122,7 +122,7 @@ class Agent:
 
     def _on_connected(self, event: events.Connected) -> None:
         if self.session.is_current(event.session):
-            self.session.connected()
+            self.session.connected(event.peer)
 
     def _on_disconnected(self, event: events.Disconnected) -> None:
         if self.session.is_current(event.session):

@@ -122,7 +122,8 @@ def _explain_placed(state: MasterState, task: TaskRecord) -> tuple[str, str]:
     if task.state is TaskState.UNREACHABLE:
         silent_s = state.now - agent.last_heard if agent else 0.0
         waited_s = state.now - agent.unreachable_since if agent else 0.0
-        left_s = max(0.0, task.spec.disconnect.lost_after_s - waited_s)
+        waits_for_ever = not task.kill_reason and not task.spec.disconnect.replace
+        left_s = 0.0 if waits_for_ever else max(0.0, task.spec.disconnect.lost_after_s - waited_s)
         where = f"its agent {name} has been silent for {silent_s:.0f} s; whether it runs is not known"
         return where, f"{next_step(task)} ({left_s:.0f} s from now)" if left_s else next_step(task)
     ended = f"ended: {task.state.name} ({task.reason})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgerm_core.feasibility import check, choose_implementation
 from edgerm_core.ids import FrameworkId, OfferId, SessionId
-from edgerm_core.limits import REFUSE_DEFAULT_S, REFUSE_MAX_S
+from edgerm_core.limits import REFUSE_MAX_S
 from edgerm_core.master.records import AgentRecord, FrameworkRecord, OfferRecord, fair_amounts
 from edgerm_core.master.state import MasterState
 from edgerm_core.master.tasks import check_submission, new_task, place
@@ -162,12 +162,7 @@ def refuse(
     resources: Resources,
     refuse_s: float,
 ) -> None:
-    """Keep the same or less of the agent away from the framework for a while.
-
-    Negative: the default, too long: the longest, as in Mesos.
-    """
-    if refuse_s < 0:
-        refuse_s = REFUSE_DEFAULT_S
+    """Keep the same or less of the agent away from the framework for a while; at most REFUSE_MAX_S."""
     if refuse_s == 0 or not resources:
         return
     until = state.now + min(refuse_s, REFUSE_MAX_S)

@@ -117,8 +117,9 @@ def admit(state: MasterState, task: TaskRecord) -> None:
     if missing:
         for blob in missing:
             state.waiting_blobs.setdefault(blob, set()).add(task.id)
-        names = ", ".join(blob.hex()[:12] for blob in missing)
-        state.note(task, Reason.WAITING_BLOB, "master", f"not uploaded yet: {names}")
+        text = f"not uploaded yet: {', '.join(blob.hex()[:12] for blob in missing)}"
+        if (task.reason, task.message) != (Reason.WAITING_BLOB, text):  # Else a restart would tell it again.
+            state.note(task, Reason.WAITING_BLOB, "master", text)
     elif task.not_before > state.now:
         state.at(task.not_before, on_delay_over, task.id)
     else:

@@ -40,7 +40,6 @@ def test_sections_of_plugins_stay_raw_until_somebody_asks() -> None:
         ("[nosuch]", "edgerm.toml: unknown key `nosuch`"),
         ("[master]\nheartbeat_s = 0", "edgerm.toml: master: heartbeat_s must be 0.05 to 86400 seconds"),
         ("[master]\nheartbeat_s = nan", "edgerm.toml: master: heartbeat_s must be"),
-        ("[master]\nrole_weights = { lab = 0 }", "edgerm.toml: master: role_weights: weight of lab"),
         ("[agent]\nmax_tasks = 'many'", "edgerm.toml: agent.max_tasks: expected a whole number, got text"),
         ("[agent]\nmax_tasks = 0", "edgerm.toml: agent: max_tasks must be 1 to 100000"),
         ("[agent.attributes]\nx = [1]", "edgerm.toml: agent.attributes.*: expected "),

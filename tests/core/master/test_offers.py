@@ -154,15 +154,3 @@ def test_accept_for_an_agent_that_lost_its_connection_fails(bench: MasterBench) 
     agent.hang_up()
     chooser.send(Accept(5, (offer_id,), ("a",), (spec(),)))  # type: ignore[arg-type]
     assert chooser.take(Failed)[0].code == RefusalCode.AGENT_AWAY
-
-
-def test_a_negative_refusal_time_means_the_default(bench: MasterBench) -> None:
-    agent = bench.agent("a1")
-    chooser = bench.framework("f1", offers=True)
-    ((offer_id, _, _),) = offers_of(chooser)
-    chooser.send(Decline((offer_id,), refuse_s=-1.0))  # type: ignore[arg-type]
-    bench.live(4, agent)
-    assert not offers_of(chooser)
-    agent.send(Heartbeat())
-    bench.live(2, agent)
-    assert offers_of(chooser)

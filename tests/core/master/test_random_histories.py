@@ -224,7 +224,7 @@ class History:
         ids = [o.id for m in framework.take(Offers) for o in m.offers if o.id not in gone]
         for offer_id in ids:
             if self.dice.random() < 0.5:
-                framework.send(Decline((offer_id,), self.dice.choice([0.0, 5.0, -1.0])))
+                framework.send(Decline((offer_id,), self.dice.choice([0.0, 5.0, 1e12])))
             else:
                 key = f"o{self.request()}"
                 framework.send(Accept(self.requests, (offer_id,), (key,), (self.random_spec(),)))
