@@ -575,6 +575,8 @@ class Store(abc.ABC):
     def commit(self, writes: Sequence[Write]) -> None:
         """Make all writes durable, or none. When it returns they survive a power cut.
 
+        Of several writes to one place the last one counts.
+
         Raises:
             StoreError: if the disk is full or failing; nothing of the batch was kept.
         """

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from typing import Final
 
 import anyio
-import msgspec
 
 from edgerm_core.agents import Fingerprint
 from edgerm_core.errors import ConfigError, PluginError
 from edgerm_core.interfaces import DeviceDriver, Executor
 from edgerm_core.plugins import Plugins
-from edgerm_core.values import NOT_PLAIN, is_plain
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +57,7 @@ async def fingerprints(executors: Mapping[str, Executor]) -> tuple[Fingerprint, 
 async def _fingerprint(name: str, executor: Executor) -> Fingerprint:
     try:
         with anyio.fail_after(FINGERPRINT_TIMEOUT_S):
-            found = await executor.fingerprint()
-        if is_plain(found.attributes):
-            return msgspec.structs.replace(found, name=name)
-        problem = f"executor {name} describes itself with values that cannot be sent: {NOT_PLAIN}"
+            return await executor.fingerprint()
     except TimeoutError:
         problem = f"executor {name} did not answer within {FINGERPRINT_TIMEOUT_S:.0f} s"
     except Exception as error:

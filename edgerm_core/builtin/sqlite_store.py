@@ -46,8 +46,9 @@ class SqliteStore(Store):
     def commit(self, writes: Sequence[Write]) -> None:
         """Write all or nothing, durably; see `Store.commit`."""
         assert self._database is not None, "store is closed"
-        puts = [(w.kind, w.key, w.value) for w in writes if w.value is not None]
-        removals = [(w.kind, w.key) for w in writes if w.value is None]
+        last = {(w.kind, w.key): w.value for w in writes}
+        puts = [(kind, key, value) for (kind, key), value in last.items() if value is not None]
+        removals = [place for place, value in last.items() if value is None]
         database = self._database
         try:
             database.execute("begin immediate")

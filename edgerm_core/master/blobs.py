@@ -7,6 +7,7 @@ Synchronous; the runner calls it in a worker thread, one call at a time.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Set
@@ -48,7 +49,8 @@ class BlobStore:
         """Return how many bytes of the blob are here already.
 
         Raises:
-            BlobError: if it is larger than allowed, or `size` is not that of the blob we have.
+            BlobError: if it is larger than allowed, `size` is not that of the blob we have, or an empty
+            one cannot be stored.
         """
         if not 0 <= size <= self._max_blob_bytes:
             limit_mib = self._max_blob_bytes >> 20
@@ -60,13 +62,12 @@ class BlobStore:
         if path.exists():
             if path.stat().st_size != size:
                 raise BlobError(f"blob {blob.hex()[:12]} has {path.stat().st_size} bytes, not {size}")
-            path.touch()
+            with contextlib.suppress(OSError):  # Only the order of removal depends on it.
+                path.touch()
             return size
         part = self._part(blob)
         if size == 0:
-            part.touch()
-            self._finish(blob)
-            return 0
+            return self._append(blob, 0, b"")
         return min(part.stat().st_size, size) if part.exists() else 0
 
     def read(self, blob: BlobId, offset: int, length: int) -> tuple[int, bytes]:
@@ -100,6 +101,9 @@ class BlobStore:
             return have
         if offset + len(data) > size:
             raise BlobError(f"blob {blob.hex()[:12]}: more data than the {size} bytes announced")
+        return self._append(blob, size, data)
+
+    def _append(self, blob: BlobId, size: int, data: bytes) -> int:
         try:
             with open(self._part(blob), "ab") as file:
                 file.write(data)
@@ -107,29 +111,35 @@ class BlobStore:
                 if have == size:
                     file.flush()
                     os.fsync(file.fileno())
+            if have == size:
+                self._finish(blob)
         except OSError as error:
             raise BlobError(f"blob {blob.hex()[:12]} cannot be stored: {error.strerror}") from error
-        if have == size:
-            self._finish(blob)
         return have
 
     def make_room(self, wanted_bytes: int, in_use: Set[BlobId]) -> list[BlobId]:
         """Remove the least recently used blobs that nobody needs until `wanted_bytes` more fit.
 
-        Returns the blobs removed. What is in use stays, even beyond the limit.
+        Uploads that never came to their end go the same way. Returns the blobs removed. What is in
+        use stays, even beyond the limit.
         """
         sizes = self.scan()
-        excess = sum(sizes.values()) + wanted_bytes - self._store_bytes
+        files = {self._path(blob): (blob, size) for blob, size in sizes.items() if blob not in in_use}
+        parts = {path: path.stat().st_size for path in self._directory.glob("*.part")}
+        excess = sum(sizes.values()) + sum(parts.values()) + wanted_bytes - self._store_bytes
         removed: list[BlobId] = []
         if excess <= 0:
             return removed
-        for blob in sorted(sizes, key=lambda b: self._path(b).stat().st_mtime):
+        for path in sorted([*files, *parts], key=lambda path: path.stat().st_mtime_ns):
             if excess <= 0:
                 break
-            if blob not in in_use:
-                self._path(blob).unlink(missing_ok=True)
-                excess -= sizes[blob]
+            path.unlink(missing_ok=True)
+            if path in files:
+                blob, size = files[path]
                 removed.append(blob)
+                excess -= size
+            else:
+                excess -= parts[path]
         return removed
 
     def _finish(self, blob: BlobId) -> None:

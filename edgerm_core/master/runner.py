@@ -135,6 +135,8 @@ class MasterRunner:
         self._queue: collections.deque[tuple[list[Event], SessionPort | None]] = collections.deque()
         self._wake_engine = anyio.Event()
         self._staged: collections.deque[list[Effect]] = collections.deque()
+        #: Writes that the committer has taken and the disk has not confirmed.
+        self._unwritten: list[Write] = []
         self._wake_committer = anyio.Event()
         self._staged_room = anyio.Event()
         self._blob_lock = anyio.Lock()
@@ -269,11 +271,12 @@ class MasterRunner:
 
     async def _take_blob(self, message: BlobOffer | BlobData) -> int:
         known = message.blob in self._machine.state.blobs
-        if isinstance(message, BlobOffer):
-            if not known:
-                in_use = self._machine.blobs_in_use()
-                removed = await anyio.to_thread.run_sync(self._blobs.make_room, message.size, in_use)
+        if not known and (isinstance(message, BlobOffer) or message.offset == 0):
+            in_use = self._machine.blobs_in_use()
+            removed = await anyio.to_thread.run_sync(self._blobs.make_room, message.size, in_use)
+            if removed:
                 self._enqueue([BlobRemoved(blob) for blob in removed], None)
+        if isinstance(message, BlobOffer):
             have = await anyio.to_thread.run_sync(self._blobs.have, message.blob, message.size)
         else:
             have = await anyio.to_thread.run_sync(
@@ -357,14 +360,10 @@ class MasterRunner:
             effects = [effect for batch in self._staged for effect in batch]
             self._staged.clear()
             self._staged_room.set()
-            # Later writes of a record replace earlier ones of the same transaction.
-            writes: dict[tuple[str, bytes], Write] = {}
-            for effect in effects:
-                if isinstance(effect, Commit):
-                    for write in effect.writes:
-                        writes[write.kind, write.key] = write
-            if writes:
-                await self._commit(list(writes.values()))
+            self._unwritten = merge_writes(effects)
+            if self._unwritten:
+                await self._commit(self._unwritten)
+                self._unwritten = []
             for effect in effects:
                 self._carry_out(effect)
 
@@ -408,13 +407,29 @@ class MasterRunner:
     async def finish(self) -> None:
         """Write what is staged and the time, so that the next run starts from here."""
         effects = [effect for batch in self._staged for effect in batch]
-        writes = [write for e in effects if isinstance(e, Commit) for write in e.writes]
-        await anyio.to_thread.run_sync(self._store.commit, [*writes, self._final_meta()])
-        for observer in self._observers.values():
-            observer.close()
+        # A batch the disk refused comes before later ones, or these would speak of what is not there.
+        writes = [*self._unwritten, *merge_writes(effects), self._final_meta()]
+        try:
+            await anyio.to_thread.run_sync(self._store.commit, writes)
+        finally:
+            for name, observer in self._observers.items():
+                try:
+                    observer.close()
+                except Exception as error:
+                    log.error("observer %s failed at its end: %s", name, error)
 
     def _final_meta(self) -> Write:
         return journal.meta_write(self._machine.state)
+
+
+def merge_writes(effects: Iterable[Effect]) -> list[Write]:
+    """Return the writes of all commits; later ones of a record replace earlier ones."""
+    writes: dict[tuple[str, bytes], Write] = {}
+    for effect in effects:
+        if isinstance(effect, Commit):
+            for write in effect.writes:
+                writes[write.kind, write.key] = write
+    return list(writes.values())
 
 
 # --- putting it together ----------------------------------------------------------------------

@@ -113,7 +113,7 @@ def new_task(
 
 def admit(state: MasterState, task: TaskRecord) -> None:
     """Let a PENDING task wait for what it needs next: a blob, a delay, or a placement."""
-    missing = [blob for blob in task.spec.blobs() if blob not in state.blobs]
+    missing = sorted(blob for blob in task.spec.blobs() if blob not in state.blobs)
     if missing:
         for blob in missing:
             state.waiting_blobs.setdefault(blob, set()).add(task.id)
