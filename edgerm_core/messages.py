@@ -92,12 +92,17 @@ class RefusalCode(enum.StrEnum):
 
 
 class TaskReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an agent runs, in its registration: everything it has not had acknowledged as ended."""
+    """What an agent runs, in its registration: everything it has not had acknowledged as ended.
+
+    `last_seq` is the last number it gave to a status update of this attempt. One below the master's
+    means that the agent lost its latest records in a power cut and will use numbers again.
+    """
 
     task_id: TaskNumber
     attempt: Count
     state: TaskState
     restarts: Count = 0
+    last_seq: Count | None = None
 
 
 class Auth(msgspec.Struct, frozen=True, array_like=True):

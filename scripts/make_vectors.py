@@ -131,7 +131,7 @@ EXAMPLES: dict[str, AnyMessage] = {
         INFO,
         "boot-51",
         "inc-2",
-        (TaskReport(T17, 1, TaskState.RUNNING, 1),),
+        (TaskReport(T17, 1, TaskState.RUNNING, 1, 3),),
         1024,
         Auth("x", b"\1"),
     ),

@@ -283,7 +283,9 @@ class Runs:
     def reports(self) -> tuple[TaskReport, ...]:
         """Return what a registration says."""
         return tuple(
-            TaskReport(run.launch.task_id, run.launch.attempt, run.state, run.restarts)
+            TaskReport(
+                run.launch.task_id, run.launch.attempt, run.state, run.restarts, run.updates.last_seq
+            )
             for run in self.known.values()
             if run.ending is None or run.ending.report
         )

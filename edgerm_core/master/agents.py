@@ -120,6 +120,9 @@ def reconcile(state: MasterState, agent: AgentRecord, reports: tuple[TaskReport,
     for report in reports:
         reported[report.task_id] = max(report.attempt, reported.get(report.task_id, 0))
         task = state.tasks.get(report.task_id)
+        if task is not None and task.attempt == report.attempt and report.last_seq is not None:
+            # After a power cut an agent may have forgotten numbers that it had used.
+            task.status_seq = min(task.status_seq, report.last_seq)
         if report.state.terminal:
             # Its status update is on the way. It must not look as if it were missing.
             continue

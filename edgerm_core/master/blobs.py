@@ -49,8 +49,8 @@ class BlobStore:
         """Return how many bytes of the blob are here already.
 
         Raises:
-            BlobError: if it is larger than allowed, `size` is not that of the blob we have, or an empty
-            one cannot be stored.
+            BlobError: if it is larger than allowed, or `size` is not that of the blob we have; if all
+            pieces are here and their content is wrong (they are thrown away), or the disk refuses.
         """
         if not 0 <= size <= self._max_blob_bytes:
             limit_mib = self._max_blob_bytes >> 20
@@ -66,9 +66,12 @@ class BlobStore:
                 path.touch()
             return size
         part = self._part(blob)
-        if size == 0:
-            return self._append(blob, 0, b"")
-        return min(part.stat().st_size, size) if part.exists() else 0
+        have = part.stat().st_size if part.exists() else 0
+        if have > size:  # Somebody announced another size: these cannot be its bytes.
+            part.unlink()
+            have = 0
+        # All of it but unchecked: empty, or the master was killed before it could look.
+        return self._append(blob, size, b"") if have == size else have
 
     def read(self, blob: BlobId, offset: int, length: int) -> tuple[int, bytes]:
         """Return (size of the blob, the piece asked for).
@@ -80,7 +83,8 @@ class BlobStore:
             with open(self._path(blob), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if offset == 0:
-                    os.utime(file.fileno())
+                    with contextlib.suppress(OSError):
+                        os.utime(file.fileno())
                 file.seek(max(0, offset))
                 return size, file.read(max(0, length))
         except OSError as error:

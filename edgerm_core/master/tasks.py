@@ -118,7 +118,10 @@ def admit(state: MasterState, task: TaskRecord) -> None:
         for blob in missing:
             state.waiting_blobs.setdefault(blob, set()).add(task.id)
         text = f"not uploaded yet: {', '.join(blob.hex()[:12] for blob in missing)}"
-        if (task.reason, task.message) != (Reason.WAITING_BLOB, text):  # Else a restart would tell it again.
+        if (task.reason, task.message) != (
+            Reason.WAITING_BLOB,
+            text,
+        ):  # Else a restart would tell it again.
             state.note(task, Reason.WAITING_BLOB, "master", text)
     elif task.not_before > state.now:
         state.at(task.not_before, on_delay_over, task.id)

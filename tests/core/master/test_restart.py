@@ -35,6 +35,17 @@ def test_running_tasks_go_on_and_are_not_launched_again(bench: MasterBench) -> N
     assert [u.state for u in framework.take(TaskUpdate)] == [TaskState.FINISHED, TaskState.PENDING]
 
 
+def test_an_agent_that_lost_its_latest_numbers_in_a_power_cut_is_still_heard(bench: MasterBench) -> None:
+    """It uses a number again that the master has seen; the news behind it must not be swallowed."""
+    agent = bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.status(task_id, TaskState.STARTING, 1)
+    agent.status(task_id, TaskState.RUNNING, 2)
+    back = bench.agent("a1", boot_id="b2", tasks=[TaskReport(task_id, 1, TaskState.STARTING, last_seq=1)])
+    back.status(task_id, TaskState.FAILED, 2, reason="exit-code")
+    assert bench.state.tasks[task_id].state is TaskState.FAILED
+
+
 def test_an_unconfirmed_launch_is_repeated_with_the_same_attempt(bench: MasterBench) -> None:
     bench.agent("a1")
     (task_id,) = bench.submit(bench.framework("f1"), spec())
