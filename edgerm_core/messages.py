@@ -593,7 +593,13 @@ AnyMessage = (
 )
 
 RETRYABLE_REFUSALS: Final = frozenset(
-    {RefusalCode.SLOW, RefusalCode.SHUTDOWN, RefusalCode.INTERNAL, RefusalCode.LIMIT}
+    {
+        RefusalCode.DUPLICATE_AGENT,
+        RefusalCode.SLOW,
+        RefusalCode.SHUTDOWN,
+        RefusalCode.INTERNAL,
+        RefusalCode.LIMIT,
+    }
 )
 """Refusals after which coming back later, unchanged, makes sense."""
 

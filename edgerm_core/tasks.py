@@ -195,8 +195,8 @@ class RestartPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     """Restarts in place, by the agent itself, with or without the master.
 
     Attributes:
-        on: `never`, after a `failure`, or `always` (a service; also after a success).
-        attempts: restarts allowed within `interval_s`; after that the attempt has FAILED.
+        on: `never`, after a `failure`, or `always` (a service: also after a success, and for ever).
+        attempts: with `failure`: restarts within `interval_s`; after that the attempt has FAILED.
         delay_s: before the first restart; doubles up to `max_delay_s` and falls back to `delay_s`
             after a run of `interval_s`.
     """

@@ -275,7 +275,7 @@ class Runs:
             self._finish_as(run, run.ending)
             return
         ran_s = self._turn.now - run.started_at if run.phase is Phase.RUNNING else 0.0
-        if not self._restart(run, ok=False, ran_s=ran_s, why=message):
+        if not self._restart(run, ok=False, ran_s=ran_s, why=message, lost=True):
             self._finish(run, TaskState.FAILED, Reason.AGENT_RESTARTED, message)
 
     # --- the master comes and goes ------------------------------------------------------------
@@ -392,14 +392,12 @@ class Runs:
         if self._restart(run, ok=result.ok, ran_s=ran_s, why=why):
             return
         state = TaskState.FINISHED if result.ok else TaskState.FAILED
-        message = result.message
-        if result.ok and run.launch.restart.on == "always":
-            state = TaskState.FAILED
-            message = "ended once more often than its restart policy allows"
-        self._finish(run, state, result.reason, message, result)
+        self._finish(run, state, result.reason, result.message, result)
 
-    def _restart(self, run: Run, *, ok: bool, ran_s: float, why: str) -> bool:
-        restart = next_restart(run.launch.restart, run.count, ok=ok, ran_s=ran_s, now=self._turn.now)
+    def _restart(self, run: Run, *, ok: bool, ran_s: float, why: str, lost: bool = False) -> bool:
+        restart = next_restart(
+            run.launch.restart, run.count, ok=ok, ran_s=ran_s, now=self._turn.now, lost=lost
+        )
         if restart is None:
             return False
         delay_s, run.count = restart

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 FATAL_REFUSALS: Final = frozenset(
     {
-        RefusalCode.DUPLICATE_AGENT,
         RefusalCode.SESSION_REPLACED,
         RefusalCode.VERSION,
         RefusalCode.UNAUTHENTICATED,

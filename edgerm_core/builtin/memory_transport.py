@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.lowlevel
 
 from edgerm_core import limits
 from edgerm_core.errors import ConfigError, ConnectionClosed, TransportError
@@ -72,6 +73,8 @@ class MemoryConnection(Connection):
                 f"a message of {len(data)} bytes is too large for {self.peer}, "
                 f"which takes {self.max_message_bytes}"
             )
+        # Where both ends run in step, neither may ever be found waiting by a cancellation.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._ended and len(self._outward.messages) >= PIPE_MESSAGES:
             await self._outward.wait()
         if self._ended:
@@ -81,6 +84,7 @@ class MemoryConnection(Connection):
 
     async def receive(self) -> bytes:
         """See `Connection.receive`. What the peer sent before it closed still comes."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
         while not self._inward.messages and not self._ended:
             await self._inward.wait()
         if self._closed_here or not self._inward.messages:

@@ -99,6 +99,7 @@ def open_store(data_dir: Path) -> Store:
     os.ftruncate(lock_fd, 0)
     os.write(lock_fd, f"{os.getpid()}\n".encode())
     path = data_dir / FILE_NAME
+    database: sqlite3.Connection | None = None
     try:
         # The runner calls from worker threads, one call at a time.
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
@@ -106,6 +107,8 @@ def open_store(data_dir: Path) -> Store:
         database.execute("pragma synchronous = full")
         database.execute(_SCHEMA)
     except sqlite3.Error as error:
+        if database is not None:
+            database.close()
         os.close(lock_fd)
         text = f"{path} cannot be opened ({error}): is the disk full or the file damaged?"
         raise StoreError(text) from error

@@ -73,7 +73,10 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     elif not _same_agent(state, agent, session, request):
         return
     if agent.session_id is not None and agent.session_id != session.id:
-        text = "a newer connection of the same agent took over"
+        text = (
+            "a newer connection with this agent's id took over: if that is not this agent restarted, its "
+            "data directory is a copy; give each agent its own"
+        )
         state.close_session(agent.session_id, RefusalCode.SESSION_REPLACED, text)
         logs.agent_left(state, agent.id)
     session.role = "agent"
@@ -94,12 +97,23 @@ def register(state: MasterState, session: Session, request: Register) -> None:
 def _same_agent(state: MasterState, agent: AgentRecord, session: Session, request: Register) -> bool:
     """Return whether this is the agent we know; refuse a second one with its id.
 
-    A restarted agent comes with a new incarnation and takes over from the old one. If the old one then
-    comes back, both are alive: two machines share an id (a copied data directory, most often).
+    A restarted agent comes with a new incarnation and takes over from the old one, unless the old one is
+    connected from a machine that was booted at another time: then two machines share an id (a copied
+    data directory, most often), and the first keeps it until its lease ends. An incarnation that was
+    replaced and comes back is a second agent too.
     """
     incarnation = request.incarnation
     if incarnation == agent.incarnation:
         return True
+    if agent.session_id is not None and request.boot_id != agent.boot_id:
+        text = (
+            f"agent {agent.id} is connected from {agent.peer}, on another machine, or on this one before it "
+            f"was rebooted: that passes within {lease_s(state, agent):.0f} s; otherwise a data directory "
+            f"was copied, and each agent needs its own"
+        )
+        state.report(logging.WARNING, f"refused {session.peer}: {text}")
+        state.close_session(session.id, RefusalCode.DUPLICATE_AGENT, text)
+        return False
     if incarnation in agent.old_incarnations:
         text = (
             f"another agent with the id {agent.id} is connected from {agent.peer}: was the data "

@@ -68,7 +68,6 @@ def test_only_refusals_that_pass_by_themselves_are_worth_retrying() -> None:
     assert set(RefusalCode) > RETRYABLE_REFUSALS
     assert not RETRYABLE_REFUSALS & {
         RefusalCode.VERSION,
-        RefusalCode.DUPLICATE_AGENT,
         RefusalCode.REMOVED,
         RefusalCode.UNAUTHENTICATED,
     }

@@ -253,7 +253,7 @@ async def test_two_agents_cannot_share_a_directory(site: Site) -> None:
 
 
 async def test_a_final_refusal_ends_it_with_the_master_s_sentence(site: Site) -> None:
-    site.master.refusal = Refused("duplicate-agent", "another agent with the id a1 is connected")
+    site.master.refusal = Refused("session-replaced", "another agent with the id a1 is connected")
     with pytest.raises(RefusedError, match="another agent with the id a1"):
         await site.run()
     assert site.executor.closed

@@ -247,10 +247,13 @@ def test_on_failure_a_good_end_is_the_end(bench: AgentBench) -> None:
     assert bench.states()[-1] == (1, 2, "FINISHED")
 
 
-def test_a_service_that_ends_well_too_often_has_failed(bench: AgentBench) -> None:
-    bench.running(restart=RestartPolicy(on="always", attempts=0))
-    bench.end()
-    assert bench.updates()[-1].state is TaskState.FAILED
+def test_a_service_is_started_again_for_ever(bench: AgentBench) -> None:
+    bench.running(restart=RestartPolicy(on="always", attempts=0, delay_s=0.001, max_delay_s=0.001))
+    for restarts in range(20):
+        bench.end(restarts=restarts, result=BADLY if restarts % 2 else WELL)
+        bench.pass_time(1.0)
+        bench.start(restarts=restarts + 1)
+    assert not any(update.state.terminal for update in bench.updates())
 
 
 def test_restarts_need_no_master(bench: AgentBench) -> None:

@@ -123,6 +123,17 @@ def test_two_machines_with_one_id_are_found_out_when_the_first_comes_back(bench:
     assert bench.state.agents["a1"].incarnation == "i2"
 
 
+def test_a_second_machine_with_the_id_waits_until_the_first_has_gone(bench: MasterBench) -> None:
+    first = bench.agent("a1", boot_id="b1", incarnation="i1")
+    second = bench.agent("a1", boot_id="b2", incarnation="i2")
+    assert second.closed is not None
+    assert second.closed.code == RefusalCode.DUPLICATE_AGENT
+    assert "data directory was copied" in second.closed.message
+    assert first.closed is None
+    bench.advance(36)
+    assert bench.agent("a1", boot_id="b2", incarnation="i2").closed is None
+
+
 def test_messages_of_a_replaced_connection_change_nothing(bench: MasterBench) -> None:
     old = bench.agent("a1", incarnation="i1")
     bench.agent("a1", "cpus:1;mem:10", incarnation="i2")

@@ -109,7 +109,9 @@ def test_an_empty_upload_under_a_wrong_hash_is_refused(store: BlobStore, directo
 def test_a_size_beyond_the_limit_is_refused_before_a_byte_is_kept(
     store: BlobStore, directory: Path, size: int
 ) -> None:
-    with pytest.raises(BlobError, match=r"larger than the 1 MiB this master takes \(master.max_blob_bytes\)"):
+    with pytest.raises(
+        BlobError, match=r"larger than the 1 MiB this master takes \(master.max_blob_bytes\)"
+    ):
         store.have(BLOB, size)
     with pytest.raises(BlobError):
         store.write(BLOB, 0, size, b"x")

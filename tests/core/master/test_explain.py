@@ -141,7 +141,11 @@ def test_an_unreachable_agent_says_how_long_and_what_happens_next(bench: MasterB
         "killed": DisconnectPolicy(lost_after_s=100),
     }
     ids = dict(
-        zip(policies, bench.submit(framework, *(spec(n, disconnect=p) for n, p in policies.items())), strict=True)
+        zip(
+            policies,
+            bench.submit(framework, *(spec(n, disconnect=p) for n, p in policies.items())),
+            strict=True,
+        )
     )
     for task_id in ids.values():
         agent.status(task_id, TaskState.RUNNING, 1)
@@ -149,7 +153,9 @@ def test_an_unreachable_agent_says_how_long_and_what_happens_next(bench: MasterB
     bench.advance(40)
     framework.send(KillTasks(1, (ids["killed"],)))
     rows = {name: explain(bench, task_id) for name, task_id in ids.items()}
-    assert rows["replaced"]["summary"] == "its agent a1 has been silent for 75 s; whether it runs is not known"
+    assert (
+        rows["replaced"]["summary"] == "its agent a1 has been silent for 75 s; whether it runs is not known"
+    )
     assert rows["replaced"]["next"] == "placed elsewhere after 100 s (60 s from now)"
     assert rows["killed"]["next"] == "counts as killed after 100 s (60 s from now)"
     assert rows["patient"]["next"] == "waits for its agent, however long that takes"

@@ -107,7 +107,16 @@ def test_everything_that_matters_is_there_again(bench: MasterBench) -> None:
     assert new.tasks.keys() == old.tasks.keys()
     for task_id, task in old.tasks.items():
         again = new.tasks[task_id]
-        for name in ("state", "reason", "attempt", "agent_id", "kill_reason", "kill_grace_s", "story", "spec"):
+        for name in (
+            "state",
+            "reason",
+            "attempt",
+            "agent_id",
+            "kill_reason",
+            "kill_grace_s",
+            "story",
+            "spec",
+        ):
             assert getattr(again, name) == getattr(task, name), (task_id, name)
     assert {a.id: set(a.ghosts) for a in new.agents.values()} == {
         a.id: set(a.ghosts) for a in old.agents.values()

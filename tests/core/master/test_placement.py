@@ -102,7 +102,14 @@ def test_a_scheduler_that_raises_now_and_then_still_places_everything() -> None:
         [Placement("t1", A1), Placement([], A1), OfferProposal([], A1)],  # type: ignore[arg-type]
         [Placement(TaskId(1), {}), OfferProposal(FrameworkId("f1"), ["a1"])],  # type: ignore[arg-type]
     ],
-    ids=["none", "a number", "beside a good one", "another object", "ids of other types", "unhashable agents"],
+    ids=[
+        "none",
+        "a number",
+        "beside a good one",
+        "another object",
+        "ids of other types",
+        "unhashable agents",
+    ],
 )
 def test_garbage_among_decisions_counts_as_a_failure_and_the_next_call_counts(garbage: Any) -> None:
     """A Placement with a list for an id raised inside the master, which cut the batch short."""

@@ -199,7 +199,12 @@ def test_explain_is_one_row(bench: MasterBench, ask: Asker) -> None:
         ("agents", {"limit": -1}, RefusalCode.MALFORMED, "limit must be 1 to 10000, not -1"),
         ("tasks", {"limit": [1]}, RefusalCode.MALFORMED, "query tasks: wrong arguments"),
         ("tasks", {"states": 5}, RefusalCode.MALFORMED, "query tasks: wrong arguments"),
-        ("tasks", {"states": ["SLEEPING"]}, RefusalCode.NOT_FOUND, "no task state SLEEPING: expected one of"),
+        (
+            "tasks",
+            {"states": ["SLEEPING"]},
+            RefusalCode.NOT_FOUND,
+            "no task state SLEEPING: expected one of",
+        ),
         ("tasks", {"framework": "nobody"}, RefusalCode.NOT_FOUND, "there is no framework 'nobody'"),
         ("tasks", {"framework": ["f1"]}, RefusalCode.NOT_FOUND, "there is no framework ['f1']"),
         ("story", {}, RefusalCode.MALFORMED, "query story: wrong arguments: expected `task`"),

@@ -13,7 +13,9 @@ from edgerm_core.tasks import TaskState
 from edgerm_core.testing.masters import spec
 
 A1 = AgentId("a1")
-DEVICES = {d.id: d for d in (Device("cam0", "camera", slots=2), Device("cam1", "camera"), Device("r", "relay"))}
+DEVICES = {
+    d.id: d for d in (Device("cam0", "camera", slots=2), Device("cam1", "camera"), Device("r", "relay"))
+}
 
 
 def test_an_agents_totals_include_the_slots_of_its_devices() -> None:

@@ -8,7 +8,15 @@ from edgerm_core.ids import TaskId
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.master.effects import Commit, Send
 from edgerm_core.master.events import BatchEnded, Received
-from edgerm_core.messages import Acknowledge, Kill, KillTasks, RefusalCode, Register, StatusUpdate, TaskReport
+from edgerm_core.messages import (
+    Acknowledge,
+    Kill,
+    KillTasks,
+    RefusalCode,
+    Register,
+    StatusUpdate,
+    TaskReport,
+)
 from edgerm_core.tasks import DisconnectPolicy, Reason, TaskState
 from edgerm_core.testing.masters import VERSIONS, MasterBench, ScriptedAgent, spec
 
@@ -29,7 +37,14 @@ def test_the_end_carries_what_the_agent_reported(
 ) -> None:
     agent.status(task_id, TaskState.RUNNING, 1, restarts=2)
     agent.status(
-        task_id, TaskState.FAILED, 2, reason="signaled", message="segfault", restarts=3, signal=11, result=b"x"
+        task_id,
+        TaskState.FAILED,
+        2,
+        reason="signaled",
+        message="segfault",
+        restarts=3,
+        signal=11,
+        result=b"x",
     )
     task = bench.state.tasks[task_id]
     assert (task.state, task.reason, task.message) == (TaskState.FAILED, "signaled", "segfault")
@@ -53,7 +68,9 @@ def test_an_acknowledgement_leaves_only_with_the_writes_it_speaks_of(
 ) -> None:
     machine = bench.machine
     update = StatusUpdate(task_id, 1, 1, TaskState.RUNNING)
-    assert not machine.handle(Received(agent.session_id, update), bench.now), "nothing before the batch's end"
+    assert not machine.handle(Received(agent.session_id, update), bench.now), (
+        "nothing before the batch's end"
+    )
     effects = machine.handle(BatchEnded(), bench.now)
     assert isinstance(effects[0], Commit)
     assert any(write.kind == "task" for write in effects[0].writes)
@@ -69,7 +86,9 @@ def test_a_result_that_is_too_large_is_dropped_with_a_note(
     assert task.message == f"result dropped: larger than {MAX_RESULT_BYTES} bytes. done"
 
 
-@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.STAGING, TaskState.UNREACHABLE, TaskState.GONE])
+@pytest.mark.parametrize(
+    "state", [TaskState.PENDING, TaskState.STAGING, TaskState.UNREACHABLE, TaskState.GONE]
+)
 def test_states_that_are_the_masters_to_decide_are_acknowledged_and_left_out(
     bench: MasterBench, agent: ScriptedAgent, task_id: TaskId, state: TaskState
 ) -> None:
@@ -150,7 +169,9 @@ def test_the_end_of_a_run_that_was_given_up_frees_what_it_held(bench: MasterBenc
     (task_id,) = bench.submit(bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1)))
     agent.status(task_id, TaskState.RUNNING, 1)
     bench.agent("a2", "cpus:1;mem:10")
-    bench.live(40, *[peer for peer in bench.peers.values() if getattr(peer, "info", None) and peer is not agent])
+    bench.live(
+        40, *[peer for peer in bench.peers.values() if getattr(peer, "info", None) and peer is not agent]
+    )
     assert bench.state.tasks[task_id].agent_id == "a2"
     back = bench.agent("a1", "cpus:1;mem:10", tasks=[TaskReport(task_id, 1, TaskState.RUNNING)])
     assert not bench.state.agents["a1"].free
@@ -158,7 +179,9 @@ def test_the_end_of_a_run_that_was_given_up_frees_what_it_held(bench: MasterBenc
     assert bench.state.agents["a1"].free == bench.state.agents["a1"].totals
 
 
-def test_a_confirmed_kill_is_not_repeated(bench: MasterBench, agent: ScriptedAgent, task_id: TaskId) -> None:
+def test_a_confirmed_kill_is_not_repeated(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
     agent.status(task_id, TaskState.RUNNING, 1)
     bench.operator().send(KillTasks(1, (task_id,)))
     assert agent.take(Kill)
