@@ -29,6 +29,7 @@ from edgerm_core.interfaces import Connection, Listener, Scheduler, Store, Store
 from edgerm_core.limits import (
     BLOB_CHUNK_BYTES,
     HANDLE_BATCH_EVENTS,
+    MAX_BATCH_MESSAGES,
     MAX_MESSAGE_BYTES,
     SESSION_INBOX_FRAMES,
     SESSION_OUTBOX_BYTES,
@@ -106,7 +107,8 @@ class SessionPort:
         """Return as many waiting messages as fit into one frame; at least one."""
         pieces = [self.outbox.popleft()]
         size = len(pieces[0])
-        while self.outbox and size + len(self.outbox[0]) <= self.connection.max_message_bytes:
+        max_bytes = self.connection.max_message_bytes
+        while self.outbox and len(pieces) < MAX_BATCH_MESSAGES and size + len(self.outbox[0]) <= max_bytes:
             pieces.append(self.outbox.popleft())
             size += len(pieces[-1])
         self.outbox_bytes -= size

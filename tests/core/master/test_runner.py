@@ -547,6 +547,21 @@ async def test_a_message_larger_than_the_peer_takes_is_left_out_with_an_answer(m
         assert len((await operator.ask(Query(8, "tasks", {"limit": 5}), Answer)).rows) == 5
 
 
+async def test_news_of_ten_thousand_tasks_come_in_frames_the_peer_takes(master: Any) -> None:
+    """They fitted into one frame by their bytes, and the framework refused it for their number."""
+    async with master() as bench:
+        framework = await bench.framework("f1")
+        submit = Submit(1, ("k",), (spec(instances=limits.MAX_SUBMIT_TASKS),))
+        await framework.send(submit)
+        frames, updates = 0, 0
+        with anyio.fail_after(PATIENCE_S):
+            while updates < limits.MAX_SUBMIT_TASKS:
+                messages = decode_batch(await framework.connection.receive())
+                frames += 1
+                updates += sum(isinstance(message, TaskUpdate) for message in messages)
+        assert frames >= 3
+
+
 async def test_a_connection_that_greets_nobody_is_closed_in_time(
     master: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,178 @@
+"""A cluster of real processes on loopback, for tests: started, killed and looked at from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CONFIG = """\
+[master]
+heartbeat_s = 0.5
+lease_grace_s = 1.0
+recovery_grace_s = 20.0
+"""
+"""Quick, so that tests need not wait; the recovery grace is long, so that a slow machine is no outage."""
+
+WAIT_S = 60.0
+"""For anything that should happen at once: generous, for machines that others use too."""
+
+POLL_S = 0.1
+STOP_S = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """Daemons by name, in processes of their own, and the command line to talk to them."""
+
+    def __init__(self, directory: Path, config: str = CONFIG) -> None:
+        self.directory = directory
+        self.url = f"ws://127.0.0.1:{free_port()}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.config = directory / "edgerm.toml"
+        self.config.write_text(config)
+
+    # --- daemons ------------------------------------------------------------------------------
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `edgerm ARGUMENTS`, its log in `<name>.log`."""
+        with open(self.directory / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edgerm_core.cli.main", "--config", str(self.config), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+            )
+        self.processes[name] = process
+        return process
+
+    def start_master(self, *arguments: str, ready: bool = True) -> None:
+        directory = str(self.directory / "master")
+        self.start("master", "master", "--listen", self.url, "--data-dir", directory, *arguments)
+        if ready:
+            self.wait("the master answers", lambda: self.edgerm("ps", check=False).returncode == 0)
+
+    def start_agent(self, name: str, *arguments: str, ready: bool = True) -> None:
+        directory = str(self.directory / name)
+        agent = ("agent", "--master", self.url, "--name", name, "--data-dir", directory)
+        self.start(name, *agent, *arguments)
+        if ready:
+            self.wait(f"agent {name} is there", lambda: self.agent(name).get("connected") is True)
+
+    def kill(self, name: str) -> None:
+        """End a daemon as a power cut would."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def stop(self, name: str) -> int:
+        """End a daemon in good order; return its exit code."""
+        process = self.processes.pop(name)
+        process.terminate()
+        return process.wait(STOP_S)
+
+    def stop_all(self) -> None:
+        for name in sorted(self.processes, key=lambda name: name == "master"):
+            process = self.processes[name]
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text(errors="replace")
+
+    # --- the command line ---------------------------------------------------------------------
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "EDGERM_MASTER": self.url, "EDGERM_DATA": str(self.directory / "data")}
+
+    def edgerm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line; with `check` it must succeed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "edgerm_core.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=2 * WAIT_S,
+            env=self.environment,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert not check or done.returncode == 0, (arguments, done.returncode, done.stdout, done.stderr)
+        return done
+
+    def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return the rows of a listing."""
+        rows: list[dict[str, Any]] = json.loads(self.edgerm(*arguments, "--json").stdout)
+        return rows
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return self.rows("ps", "--all", "--limit", "10000")
+
+    def task(self, name: str) -> dict[str, Any]:
+        """Return the row of the only task with that name; empty if there is none."""
+        found = [row for row in self.tasks() if row["name"] == name]
+        assert len(found) <= 1, found
+        return found[0] if found else {}
+
+    def agent(self, name: str) -> dict[str, Any]:
+        return next((row for row in self.rows("agents") if row["name"] == name), {})
+
+    def wait(self, what: str, done: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+        """Wait until `done()`; fail with all logs if it takes too long."""
+        end = time.monotonic() + wait_s
+        while not done():
+            if time.monotonic() >= end:
+                logs = "".join(f"\n--- {p.name}\n{p.read_text()}" for p in self.directory.glob("*.log"))
+                raise AssertionError(f"{what}: not within {wait_s:g} s{logs}")
+            time.sleep(POLL_S)
+
+    def wait_for(self, name: str, *states: str) -> dict[str, Any]:
+        """Wait until the task of that name is in one of the states; return its row."""
+        self.wait(f"{name} is {states}", lambda: self.task(name).get("state") in states)
+        return self.task(name)
+
+
+@contextlib.contextmanager
+def cluster_in(directory: Path, config: str = CONFIG) -> Iterator[Cluster]:
+    """A cluster that ends with the block; what its tasks left behind must be gone soon afterwards."""
+    cluster = Cluster(directory, config)
+    try:
+        yield cluster
+    finally:
+        cluster.stop_all()
+        for keeper in keepers_of(directory):
+            os.kill(keeper, signal.SIGTERM)
+
+
+def keepers_of(directory: Path) -> list[int]:
+    """Return the processes that keep the process tasks of agents under `directory`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"edgerm_executor_process.keeper" in command and str(directory).encode() in b" ".join(
+                    command
+                ):
+                    found.append(int(entry.name))
+    return found
