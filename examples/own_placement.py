@@ -66,7 +66,7 @@ async def main(count: int, preference: str) -> None:
     async with connect_framework(name="own-placement", offers=True) as framework:
         for placed in await place(framework, count, attribute, value):
             ended = await placed.wait()
-            print(f"{placed}: {ended.state.name} on agent {ended.agent_id}")
+            print(f"{placed}: {ended.state.name} on agent {ended.agent_name}")
         await framework.teardown()
 
 

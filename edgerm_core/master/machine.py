@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from edgerm_core.frameworks import FrameworkState
-from edgerm_core.ids import BlobId
+from edgerm_core.ids import BlobId, format_task_id
 from edgerm_core.interfaces import Scheduler
 from edgerm_core.master import agents, frameworks, journal, logs, offers, sessions, statuses, tasks
 from edgerm_core.master.effects import Changed, Commit, Effect
@@ -203,7 +203,9 @@ def _kill_tasks(
     found = [state.tasks.get(task_id) for task_id in message.task_ids]
     mine = [t for t in found if t is not None and (framework is None or t.framework_id == framework.id)]
     if len(mine) != len(message.task_ids):
-        text = "there is no such task (any more); nothing was killed"
+        known = {task.id for task in mine}
+        missing = [format_task_id(task_id) for task_id in message.task_ids if task_id not in known]
+        text = f"there is no task {', '.join(missing[:10])} (any more); nothing was killed"
         state.fail(session.id, message.request_id, RefusalCode.NOT_FOUND, text)
         return
     source = "operator" if framework is None else "framework"

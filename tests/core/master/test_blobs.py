@@ -85,7 +85,7 @@ def test_a_blob_that_is_there_is_not_taken_again(store: BlobStore) -> None:
 def test_content_with_another_hash_is_thrown_away_and_can_be_sent_again(
     store: BlobStore, directory: Path
 ) -> None:
-    with pytest.raises(BlobError, match="has the hash .* not .*: send it again"):
+    with pytest.raises(BlobError, match=r"has the hash .* not .*: send it again"):
         store.write(BLOB, 0, len(DATA), b"x" * len(DATA))
     assert files(directory) == []
     upload(store, DATA)
@@ -194,7 +194,9 @@ def thousand(number: int) -> bytes:
 
 def test_the_least_recently_used_go_first(small: BlobStore, used: Callable[[BlobId, int], None]) -> None:
     first, second, third = (upload(small, thousand(n)) for n in range(3))
-    used(first, 2), used(second, 1), used(third, 3)
+    used(first, 2)
+    used(second, 1)
+    used(third, 3)
     assert small.make_room(0, set()) == []
     assert small.make_room(500, set()) == [second]
     assert small.make_room(2000, set()) == [first]

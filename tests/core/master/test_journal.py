@@ -14,7 +14,7 @@ from edgerm_core.ids import AgentId, BlobId
 from edgerm_core.master import invariants, journal
 from edgerm_core.master.machine import Machine
 from edgerm_core.messages import Drain, Forget, KillTasks, TaskAcknowledge, TaskReport, Unsubscribe
-from edgerm_core.tasks import DisconnectPolicy, File, ReschedulePolicy, TaskState
+from edgerm_core.tasks import DisconnectPolicy, File, Reason, ReschedulePolicy, TaskState
 from edgerm_core.testing.masters import MasterBench, spec
 
 Records = dict[str, dict[bytes, bytes]]
@@ -220,7 +220,7 @@ def test_the_next_events_find_the_restored_books_in_order(bench: MasterBench) ->
     assert [(t.spec.name, t.state) for t in on_a1] == [("running", TaskState.UNREACHABLE)]
     reports = [TaskReport(t.id, t.attempt, TaskState.RUNNING) for t in on_a1]
     agent = bench.agent("a1", tasks=reports)
-    assert on_a1[0].state is TaskState.RUNNING
+    assert on_a1[0].reason == Reason.AGENT_RETURNED
     agent.status(on_a1[0].id, TaskState.FINISHED, 2)
     assert on_a1[0].state is TaskState.FINISHED
     bench.live(700, agent, every_s=5)

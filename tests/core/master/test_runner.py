@@ -18,6 +18,7 @@ from edgerm_core import limits
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.builtin.memory_transport import MemoryTransport
 from edgerm_core.builtin.sqlite_store import FILE_NAME, open_store
+from edgerm_core.clock import SteadyClock
 from edgerm_core.codec import decode_batch, encode, encode_batch
 from edgerm_core.config import Config, parse_config
 from edgerm_core.errors import (
@@ -32,7 +33,9 @@ from edgerm_core.frameworks import FrameworkInfo
 from edgerm_core.hookspecs import hookimpl
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, TaskId, blob_id
 from edgerm_core.interfaces import Connection, Provider, Store, StoreOpener, Write
+from edgerm_core.master import frameworks, machine, sessions
 from edgerm_core.master import runner as runner_module
+from edgerm_core.master.effects import Commit, Effect, Report
 from edgerm_core.master.runner import choose_scheduler, merge_writes, run_master
 from edgerm_core.messages import (
     Answer,
@@ -64,7 +67,7 @@ from edgerm_core.messages import (
 from edgerm_core.observers import Observer, Row
 from edgerm_core.plugins import Plugins, load_plugins
 from edgerm_core.resources import Resources
-from edgerm_core.tasks import TaskState
+from edgerm_core.tasks import File, TaskState
 from edgerm_core.testing.masters import VERSIONS, spec
 
 pytestmark = pytest.mark.anyio
@@ -236,7 +239,7 @@ def with_doubles(config: Config, doubles: Doubles) -> Plugins:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of what another thread or a log handler sees.
             await anyio.sleep(0.005)
 
 
@@ -278,7 +281,6 @@ async def test_time_goes_on_from_the_last_record_although_the_machines_clock_wen
             return row["uptime_s"], row["now"]
 
     _, before = await uptime_and_now()
-    from edgerm_core.clock import SteadyClock
 
     class StuckIn1970(SteadyClock):
         def __init__(self, not_before: float = 0.0) -> None:
@@ -359,14 +361,17 @@ async def test_a_disk_that_refuses_for_ever_ends_the_master(
 ) -> None:
     monkeypatch.setattr(runner_module, "STORE_RETRY_S", 0.02)
     monkeypatch.setattr(runner_module, "STORE_PATIENCE_S", 0.1)
-    with pytest.raises(BaseExceptionGroup) as caught:
+
+    async def a_day_with_a_full_disk() -> None:
         async with master(store="double") as bench:
             framework = await bench.framework()
             assert doubles.store is not None
             doubles.store.failing = True
             await framework.send(Submit(1, ("k",), (spec(),)))
-            await framework.ended()
             await anyio.sleep(PATIENCE_S)
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await a_day_with_a_full_disk()
     error: BaseException = caught.value
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -404,9 +409,7 @@ async def test_a_master_stopped_while_the_disk_refused_leaves_a_store_that_can_b
 
 
 def test_merging_keeps_the_last_write_of_each_record() -> None:
-    from edgerm_core.master.effects import Commit, Report
-
-    effects = [
+    effects: list[Effect] = [
         Commit([Write("task", b"1", b"a"), Write("task", b"2", b"b")]),
         Report(logging.INFO, "between"),
         Commit([Write("task", b"1", None), Write("agent", b"1", b"x")]),
@@ -492,8 +495,6 @@ async def test_a_flood_from_one_session_starves_nobody(master: Any) -> None:
 async def test_an_exception_in_a_handler_cuts_off_its_peer_and_nobody_else(
     master: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edgerm_core.master import machine
-
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug for this test")
 
@@ -514,10 +515,8 @@ async def test_an_exception_in_a_handler_cuts_off_its_peer_and_nobody_else(
 async def test_an_exception_at_the_end_of_a_batch_loses_no_record(
     master: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgerm_core.master import machine
-
     broken = {"times": 0}
-    real = machine.frameworks.send_news
+    real = frameworks.send_news
 
     def news(state: Any) -> None:
         if state.news and broken["times"] == 0:
@@ -527,7 +526,7 @@ async def test_an_exception_at_the_end_of_a_batch_loses_no_record(
 
     async with master() as bench:
         framework = await bench.framework("f1")
-        monkeypatch.setattr(machine.frameworks, "send_news", news)
+        monkeypatch.setattr(frameworks, "send_news", news)
         assert (await framework.ask(Submit(1, ("k",), (spec(),)), Submitted)).task_ids
         assert broken["times"] == 1
     async with master() as bench:
@@ -565,8 +564,6 @@ async def test_news_of_ten_thousand_tasks_come_in_frames_the_peer_takes(master: 
 async def test_a_connection_that_greets_nobody_is_closed_in_time(
     master: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgerm_core.master import sessions
-
     monkeypatch.setattr(sessions, "GREETING_TIMEOUT_S", 0.1)
     async with master() as bench:
         refused = await (await bench.connect()).ended()
@@ -600,8 +597,6 @@ async def download(client: Client, blob: BlobId, size: int) -> bytes:
 
 
 async def test_a_blob_goes_up_and_down_and_its_task_starts(master: Any) -> None:
-    from edgerm_core.tasks import File
-
     async with master() as bench:
         agent, framework = await bench.agent(), await bench.framework()
         await framework.ask(Submit(1, ("k",), (spec(files=(File("data", BLOB),)),)), Submitted)
@@ -664,8 +659,6 @@ async def test_an_offer_in_the_same_frame_as_the_greeting_is_answered(master: An
 
 
 async def test_old_blobs_make_room_and_those_of_live_tasks_stay(master: Any) -> None:
-    from edgerm_core.tasks import File
-
     async with master(blob_store_bytes=300_000) as bench:
         framework = await bench.framework()
         needed, idle = b"n" * 100_000, b"i" * 100_000
@@ -811,7 +804,7 @@ async def test_a_damaged_store_is_refused_with_what_to_do(master: Any, doubles: 
     store.commit([Write("framework", b"f1", b"\xc1")])
     store.close()
     with pytest.raises(
-        StoreError, match="a framework record is damaged .*: restore the store from a backup"
+        StoreError, match=r"a framework record is damaged .*: restore the store from a backup"
     ):
         await start(configure("memory://x", bench.data_dir), doubles)
     bench.data_dir.joinpath(FILE_NAME).unlink()

@@ -196,12 +196,10 @@ def test_totals_below_what_is_booked_leave_nothing_free_until_it_fits_again(
     state.hold(agent, holding(2, "cpus:1;mem:10"))
     smaller = AgentInfo(A1, totals=Resources.parse("cpus:2;mem:100"))
     state.describe_agent(agent, lambda: agent.describe(smaller))
-    assert agent.overbooked
-    assert agent.free.scalars.get("cpus", 0) == 0
+    assert (agent.overbooked, agent.free.scalars.get("cpus", 0)) == (True, 0)
     assert state.totals == {"cpus": 2000, "mem": 100_000}
     state.release(agent, TaskId(1))
-    assert not agent.overbooked
-    assert agent.free == Resources.parse("cpus:1;mem:90")
+    assert (agent.overbooked, agent.free) == (False, Resources.parse("cpus:1;mem:90"))
 
 
 def test_what_is_held_on_an_agent_that_is_away_does_not_count_for_sharing(

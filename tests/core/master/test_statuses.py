@@ -168,10 +168,8 @@ def test_the_end_of_a_run_that_was_given_up_frees_what_it_held(bench: MasterBenc
     agent = bench.agent("a1", "cpus:1;mem:10")
     (task_id,) = bench.submit(bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1)))
     agent.status(task_id, TaskState.RUNNING, 1)
-    bench.agent("a2", "cpus:1;mem:10")
-    bench.live(
-        40, *[peer for peer in bench.peers.values() if getattr(peer, "info", None) and peer is not agent]
-    )
+    other = bench.agent("a2", "cpus:1;mem:10")
+    bench.live(40, other)
     assert bench.state.tasks[task_id].agent_id == "a2"
     back = bench.agent("a1", "cpus:1;mem:10", tasks=[TaskReport(task_id, 1, TaskState.RUNNING)])
     assert not bench.state.agents["a1"].free

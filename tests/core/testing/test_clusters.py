@@ -48,7 +48,7 @@ def cluster() -> Cluster:
     return made
 
 
-F, O = FrameworkId("f"), FrameworkId("o")
+F, TAKER = FrameworkId("f"), FrameworkId("o")
 T1, T2, T3 = map(TaskId, (1, 2, 3))
 
 
@@ -66,7 +66,7 @@ def test_every_change_is_noted_once(cluster: Cluster) -> None:
     assert changes(cluster) == ({"a"}, {"f"}, {1})
     cluster.end(1)
     assert changes(cluster) == ({"a"}, {"f"}, set())
-    assert cluster.apply(OfferProposal(O, B))
+    assert cluster.apply(OfferProposal(TAKER, B))
     assert changes(cluster) == ({"b"}, {"o"}, set())
     cluster.decline(-1, 5.0)
     assert changes(cluster) == ({"b"}, {"o"}, set())
@@ -88,7 +88,9 @@ def test_changes_stay_until_the_scheduler_has_seen_them(cluster: Cluster) -> Non
 
 def test_complete_snapshot_names_everything(cluster: Cluster) -> None:
     seen = cluster.snapshot(complete=True)
-    assert (seen.agent_changes, seen.framework_changes, seen.task_changes) == ({"a"}, {"f", "o"}, {1, 2, 3})
+    assert seen.agent_changes == {"a"}
+    assert seen.framework_changes == {"f", "o"}
+    assert seen.task_changes == {1, 2, 3}
 
 
 def test_snapshot_is_a_window(cluster: Cluster) -> None:
@@ -133,8 +135,8 @@ def test_what_does_not_fit_any_more_is_refused(cluster: Cluster) -> None:
     assert cluster.apply(Placement(T1, A))
     assert not cluster.apply(Placement(big, A))
     assert "cpus: wants 4, has 3" in cluster.refusals[0]
-    assert cluster.apply(OfferProposal(O, A))
-    assert not cluster.apply(OfferProposal(O, A))
+    assert cluster.apply(OfferProposal(TAKER, A))
+    assert not cluster.apply(OfferProposal(TAKER, A))
     assert "nothing is free there" in cluster.refusals[1]
 
 
@@ -157,15 +159,15 @@ def test_totals_and_allocations_count_healthy_devices_by_type(cluster: Cluster) 
 
 
 def test_filter_of_a_decline_holds_for_the_same_or_less_until_its_time(cluster: Cluster) -> None:
-    assert cluster.apply(OfferProposal(O, A))
+    assert cluster.apply(OfferProposal(TAKER, A))
     cluster.decline(-1, 5.0)
     free = cluster.agents[A].free
-    assert cluster.snapshot().refused(O, A, free)
-    assert cluster.snapshot().refused(O, A, Resources.parse("cpus:1"))
-    assert not cluster.snapshot().refused(O, A, free + Resources.parse("cpus:1"))
+    assert cluster.snapshot().refused(TAKER, A, free)
+    assert cluster.snapshot().refused(TAKER, A, Resources.parse("cpus:1"))
+    assert not cluster.snapshot().refused(TAKER, A, free + Resources.parse("cpus:1"))
     assert not cluster.snapshot().refused(F, A, free)
     cluster.now = 5.0
-    assert not cluster.snapshot().refused(O, A, free)
+    assert not cluster.snapshot().refused(TAKER, A, free)
 
 
 def test_tasks_of_a_lost_agent_are_charged_to_nobody(cluster: Cluster) -> None:

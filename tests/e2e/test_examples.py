@@ -1,0 +1,53 @@
+"""The examples, run against a cluster, print what they should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgerm_core.testing.processes import WAIT_S, Cluster
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run_example(cluster: Cluster, name: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT_S,
+        env=cluster.environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def two_agents(cluster: Cluster) -> Cluster:
+    cluster.start_master()
+    cluster.start_agent("a1")
+    cluster.start_agent("a2")
+    return cluster
+
+
+def test_hello_says_hello(two_agents: Cluster) -> None:
+    assert "hello" in run_example(two_agents, "hello.py").lower()
+
+
+def test_the_map_collects_the_right_results(two_agents: Cluster) -> None:
+    # Known of old: below 100, 97 takes the longest, with 118 steps.
+    assert "97 takes the most steps to 1: 118" in run_example(two_agents, "map_over_agents.py")
+
+
+def test_own_placement_uses_both_agents(two_agents: Cluster) -> None:
+    output = run_example(two_agents, "own_placement.py", "2")
+    assert "goes to a1" in output
+    assert "goes to a2" in output
+    assert output.count("FINISHED") == 2
