@@ -83,9 +83,7 @@ class ScriptedAgent(Peer):
         super().__init__(bench, session_id)
         self.info = info
 
-    def status(
-        self, task_id: TaskId, state: TaskState, seq: int, attempt: int = 1, **fields: Any
-    ) -> None:
+    def status(self, task_id: TaskId, state: TaskState, seq: int, attempt: int = 1, **fields: Any) -> None:
         """Send one status update."""
         self.send(StatusUpdate(task_id, attempt, seq, state, **fields))
 

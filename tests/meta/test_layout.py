@@ -22,11 +22,11 @@ WITHOUT_TESTS_OF_THEIR_OWN: Final[dict[str, str]] = {
     "edgerm_core/master/events.py": "plain records without behaviour",
     "edgerm_core/agent/effects.py": "plain records without behaviour",
     "edgerm_core/agent/events.py": "plain records without behaviour",
-    "edgerm_core/testing/contracts/device_driver.py": "a suite of tests itself: it runs over every implementation",
-    "edgerm_core/testing/contracts/executor.py": "a suite of tests itself: it runs over every implementation",
-    "edgerm_core/testing/contracts/scheduler.py": "a suite of tests itself: it runs over every implementation",
-    "edgerm_core/testing/contracts/store.py": "a suite of tests itself: it runs over every implementation",
-    "edgerm_core/testing/contracts/transport.py": "a suite of tests itself: it runs over every implementation",
+    "edgerm_core/testing/contracts/device_driver.py": "a suite itself, run over every implementation",
+    "edgerm_core/testing/contracts/executor.py": "a suite itself, run over every implementation",
+    "edgerm_core/testing/contracts/scheduler.py": "a suite itself, run over every implementation",
+    "edgerm_core/testing/contracts/store.py": "a suite itself, run over every implementation",
+    "edgerm_core/testing/contracts/transport.py": "a suite itself, run over every implementation",
 }
 """Source file to the reason why no test file has its name. Keep it short."""
 

@@ -6,7 +6,6 @@ from edgerm_core.messages import (
     Accept,
     Decline,
     Failed,
-    Heartbeat,
     Inventory,
     Launch,
     Offers,
