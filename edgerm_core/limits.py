@@ -117,6 +117,8 @@ REFUSE_MAX_S: Final = 365 * 86_400.0
 
 QUERY_MAX_ROWS: Final = 10_000
 QUERY_DEFAULT_ROWS: Final = 1_000
+ANSWER_BYTES: Final = 768 << 10
+"""Rows of one answer, so that it fits into a frame; the asker comes again for the rest."""
 
 # --- the agent --------------------------------------------------------------------------------
 

@@ -503,7 +503,7 @@ class Query(Message, frozen=True, tag=42):
 
 
 class Answer(Message, frozen=True, tag=43):
-    """Rows of a listing. `total` counts all that match, also those beyond the limit."""
+    """Rows of a listing, as many as fit into a message. `total` counts all that match."""
 
     request_id: Count
     rows: tuple[dict[str, Any], ...]

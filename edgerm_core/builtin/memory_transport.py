@@ -13,7 +13,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
-import anyio.lowlevel
 
 from edgerm_core import limits
 from edgerm_core.errors import ConfigError, ConnectionClosed, TransportError
@@ -27,6 +26,13 @@ PIPE_MESSAGES: Final = limits.SESSION_INBOX_FRAMES
 
 _listeners: dict[str, MemoryListener] = {}
 """Who listens in this process, by name."""
+
+
+async def _checkpoint_if_cancelled() -> None:
+    # Imported here: `edgerm --help` loads this plugin too, and needs no event loop.
+    from anyio import lowlevel
+
+    await lowlevel.checkpoint_if_cancelled()
 
 
 class _Pipe:
@@ -74,7 +80,7 @@ class MemoryConnection(Connection):
                 f"which takes {self.max_message_bytes}"
             )
         # Where both ends run in step, neither may ever be found waiting by a cancellation.
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await _checkpoint_if_cancelled()
         while not self._ended and len(self._outward.messages) >= PIPE_MESSAGES:
             await self._outward.wait()
         if self._ended:
@@ -84,7 +90,7 @@ class MemoryConnection(Connection):
 
     async def receive(self) -> bytes:
         """See `Connection.receive`. What the peer sent before it closed still comes."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await _checkpoint_if_cancelled()
         while not self._inward.messages and not self._ended:
             await self._inward.wait()
         if self._closed_here or not self._inward.messages:

@@ -45,9 +45,21 @@ class Operator:
     async def query(self, kind: str, **args: Any) -> Answer:
         """Return the rows of a listing: `cluster`, `agents`, `frameworks`, `tasks`, `explain`, `story`.
 
+        A long listing comes in several answers; what changes between them may be missing or twice.
+
         Parameters:
             args: narrow it down; each kind has its own, see `master/queries.py`.
         """
+        answer = await self._ask(kind, args)
+        wanted = min(args.get("limit") or QUERY_DEFAULT_ROWS, QUERY_MAX_ROWS)
+        rows, more = answer.rows, bool(answer.rows)
+        while more and len(rows) < min(wanted, answer.total - int(args.get("offset") or 0)):
+            rest = {"limit": wanted - len(rows), "offset": int(args.get("offset") or 0) + len(rows)}
+            answer = await self._ask(kind, {**args, **rest})
+            rows, more = rows + answer.rows, bool(answer.rows)
+        return Answer(answer.request_id, rows, answer.total)
+
+    async def _ask(self, kind: str, args: dict[str, Any]) -> Answer:
         return await self.session.request(lambda request_id: Query(request_id, kind, args), Answer)
 
     async def drain(self, agent_id: str, *, undo: bool = False) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, Final
 
+import msgspec
+
 import edgerm_core
 from edgerm_core.errors import SpecError
 from edgerm_core.ids import AgentId, FrameworkId, SessionId, TaskId, format_task_id, parse_task_id
-from edgerm_core.limits import QUERY_DEFAULT_ROWS, QUERY_MAX_ROWS
+from edgerm_core.limits import ANSWER_BYTES, QUERY_DEFAULT_ROWS, QUERY_MAX_ROWS
 from edgerm_core.master.explain import explain_task
 from edgerm_core.master.records import AgentRecord, FrameworkRecord, TaskRecord
 from edgerm_core.master.state import MasterState
@@ -18,6 +20,9 @@ from edgerm_core.resources import Resources, format_milli
 from edgerm_core.tasks import TaskState
 
 Row = dict[str, Any]
+
+_encode = msgspec.msgpack.Encoder().encode
+"""As large as on the wire, give or take a little, and much faster."""
 
 
 def answer(state: MasterState, session_id: SessionId, query: Query) -> None:
@@ -37,20 +42,34 @@ def answer(state: MasterState, session_id: SessionId, query: Query) -> None:
         text = f"query {query.kind}: wrong arguments: {error}"
         state.fail(session_id, query.request_id, RefusalCode.MALFORMED, text)
         return
-    state.send(session_id, Answer(query.request_id, tuple(rows), total))
+    state.send(session_id, Answer(query.request_id, tuple(_fitting(rows)), total))
 
 
-def _limit(args: Row) -> int:
+def _fitting(rows: list[Row]) -> list[Row]:
+    """Return as many rows as fit into one answer, at least one."""
+    size = 0
+    for index, row in enumerate(rows):
+        size += len(_encode(row))
+        if size > ANSWER_BYTES and index:
+            return rows[:index]
+    return rows
+
+
+def _page(args: Row) -> slice:
+    """Return which rows are wanted. Args: `offset` (rows to leave out), `limit`."""
     limit = int(args.get("limit") or QUERY_DEFAULT_ROWS)
+    offset = int(args.get("offset") or 0)
     if limit < 1:
         raise ValueError(f"limit must be 1 to {QUERY_MAX_ROWS}, not {limit}")
-    return min(limit, QUERY_MAX_ROWS)
+    if offset < 0:
+        raise ValueError(f"offset must not be negative, not {offset}")
+    return slice(offset, offset + min(limit, QUERY_MAX_ROWS))
 
 
 def _limited(rows: Iterable[Row], args: Row) -> tuple[list[Row], int]:
-    limit = _limit(args)
+    page = _page(args)
     everything = list(rows)
-    return everything[:limit], len(everything)
+    return everything[page], len(everything)
 
 
 # --- cluster ----------------------------------------------------------------------------------
@@ -181,7 +200,7 @@ def dominant_share(state: MasterState, framework: FrameworkRecord) -> tuple[Frac
 
 def tasks(state: MasterState, args: Row) -> tuple[list[Row], int]:
     """One row per task, oldest first. Args: `framework` (id or name), `states`, `name`, `ended`
-    (whether ended tasks are wanted; default true), `newest` (newest first), `limit`."""
+    (whether ended tasks are wanted; default true), `newest` (newest first), `offset`, `limit`."""
     wanted_states = {str(name).upper() for name in args.get("states") or ()}
     unknown = wanted_states - set(TaskState.__members__)
     if unknown:
@@ -198,9 +217,9 @@ def tasks(state: MasterState, args: Row) -> tuple[list[Row], int]:
         and (name is None or task.spec.name == name)
         and (ended or not task.state.terminal)
     ]
-    limit = _limit(args)
+    page = _page(args)
     found.sort(key=lambda task: task.id, reverse=bool(args.get("newest")))
-    return [task_row(state, task) for task in found[:limit]], len(found)
+    return [task_row(state, task) for task in found[page]], len(found)
 
 
 def _framework_ids(state: MasterState, wanted: Any) -> set[FrameworkId] | None:

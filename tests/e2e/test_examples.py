@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from edgerm_core.testing.processes import WAIT_S, Cluster
+from edgerm_core.testing.processes import WAIT_S, Cluster, cluster_in
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -29,12 +30,13 @@ def run_example(cluster: Cluster, name: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def two_agents(cluster: Cluster) -> Cluster:
-    cluster.start_master()
-    cluster.start_agent("a1")
-    cluster.start_agent("a2")
-    return cluster
+@pytest.fixture(scope="module")
+def two_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster_in(tmp_path_factory.mktemp("examples")) as cluster:
+        cluster.start_master()
+        cluster.start_agent("a1")
+        cluster.start_agent("a2")
+        yield cluster
 
 
 def test_hello_says_hello(two_agents: Cluster) -> None:

@@ -30,7 +30,7 @@ import sys
 import time
 
 from edgerm_executor_process import processes, spawn
-from edgerm_executor_process.group import remove_parent
+from edgerm_executor_process.group import Group, remove_parent
 from edgerm_executor_process.runs import ENDED, ENDING, RUNNING, STARTING, Output, Run, read_exit
 
 TYPE_CHECKING = False
@@ -79,6 +79,9 @@ class Keeper:
         self._by_pid: dict[int, Run] = {}
         self._pidfds: dict[str, int] = {}
         self._group_parents: set[str] = set()
+        #: Groups of forgotten runs in which something was still dying, such as hundreds of processes of
+        #: a fork bomb that share a small part of a processor.
+        self._unremoved: list[Group] = []
         self._waiting: dict[str, list[tuple[Client, int, str]]] = {}
         self._idle_since = time.monotonic()
         self._boot_id = processes.boot_id()
@@ -108,6 +111,7 @@ class Keeper:
                 else:
                     key.data()
             self._tick()
+        self._remove_groups()
         for parent in self._group_parents:
             remove_parent(parent)
 
@@ -321,7 +325,7 @@ class Keeper:
             run = self._runs.get(data["key"])
         if run is None:
             if "group" in data:
-                Run(data).forget()
+                self._forget(Run(data))
             return {}
         if run.state != ENDED:
             self._waiting.setdefault(run.key, []).append((client, request["id"], "destroy"))
@@ -333,7 +337,12 @@ class Keeper:
 
     def _forget(self, run: Run) -> None:
         self._runs.pop(run.key, None)
-        run.forget()
+        if not run.forget():
+            self._unremoved.append(run.group)
+        self._remove_groups()
+
+    def _remove_groups(self) -> None:
+        self._unremoved = [group for group in self._unremoved if not group.remove()]
 
     def _stats(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         run = self._runs.get(request["key"])

@@ -327,10 +327,10 @@ class Run:
         except OSError:
             self.saved = False
 
-    def forget(self) -> None:
-        """Remove what a run that has ended keeps on disk."""
-        self.group.remove()
+    def forget(self) -> bool:
+        """Remove what a run that has ended keeps; return whether its control group is gone too."""
         self._unlink_exit()
+        return self.group.remove()
 
     def _unlink_exit(self) -> None:
         for name in (f"{self.key}.exit", f"{self.key}.exit.new"):

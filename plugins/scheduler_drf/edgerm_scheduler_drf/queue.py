@@ -82,8 +82,9 @@ class Queue:
         """Return all waiting tasks."""
         return [task_id for demand in list(self._tasks) for task_id in self._waiting(demand)]
 
-    def _waiting(self, demand: Demand) -> list[TaskId]:
-        return [task_id for task_id in self._tasks[demand] if self._demand_of.get(task_id) is demand]
+    def _waiting(self, demand: Demand) -> set[TaskId]:
+        # A set: one that was removed and came back before it was skipped is there twice.
+        return {task_id for task_id in self._tasks[demand] if self._demand_of.get(task_id) is demand}
 
     def _show(self, head: TaskId, demand: Demand) -> None:
         if demand.blocked:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import wasmtime
+from edgerm_demo import weather
 from edgerm_demo.study import HERE
-from edgerm_demo.weather import Finding, independent_finding, read_parts
+from edgerm_demo.weather import Finding, Part, independent_finding, read_parts
 
 from .masters import call_with_bytes, encoded
 
 
 @pytest.fixture(scope="module")
 def analyse() -> bytes:
-    return bytes(wasmtime.wat2wasm((Path(HERE) / "analyse.wat").read_text()))
+    return bytes(wasmtime.wat2wasm((HERE / "analyse.wat").read_text()))
 
 
 @pytest.mark.parametrize("week", [1, 53])
@@ -22,6 +21,17 @@ def test_module_finds_what_the_independent_calculation_finds(analyse: bytes, wee
     part = read_parts()[week - 1]
     finding = Finding.decode(call_with_bytes(analyse, "analyse", part.encode()))
     assert finding == independent_finding(part)
+
+
+@pytest.mark.parametrize("resamples", [1, 19, 20, 40, 61])
+def test_quantiles_of_few_resamples_are_exact(
+    analyse: bytes, resamples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weather, "RESAMPLES", resamples)
+    for index in range(40):
+        part = Part(index, "", tuple(range(-40, 40, 1 + index % 7)))
+        finding = Finding.decode(call_with_bytes(analyse, "analyse", part.encode()))
+        assert finding == independent_finding(part)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from fractions import Fraction
 from edgerm_scheduler_drf.books import OFFERABLE, Books, framework_path, framework_weight, new_sorter
 from edgerm_scheduler_drf.config import DrfConfig
 from edgerm_scheduler_drf.demand import Demand
+from edgerm_scheduler_drf.scheduler import DrfScheduler
 
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.ids import AgentId, TaskId
@@ -148,6 +149,22 @@ def test_refused_decision_is_read_again_though_nothing_changed() -> None:
     assert bench.free("a")["cpus"] == 1000
     for noted in (books.placed, books.touched_agents, books.touched_frameworks):
         assert not noted
+
+
+def test_framework_goes_while_a_refused_task_of_it_waits_again() -> None:
+    """The task stood in its queue twice, and dropping it a second time ended the scheduler's call."""
+    cluster = Cluster()
+    cluster.add_agent(agent_info("a", "cpus:4"))
+    framework = cluster.add_framework("f")
+    cluster.submit(framework, task_spec("cpus:1"), 2)
+    scheduler = DrfScheduler(DrfConfig(max_decisions=1))
+    assert scheduler.schedule(cluster.snapshot(complete=True)) == [Placement(TaskId(1), AgentId("a"))]
+    cluster.forget_changes()
+    cluster.remove_agent(AgentId("a"))
+    assert scheduler.schedule(cluster.snapshot()) == []
+    cluster.forget_changes()
+    cluster.remove_framework(framework)
+    assert scheduler.schedule(cluster.snapshot()) == []
 
 
 def test_tasks_that_ask_for_the_same_share_a_demand_until_the_last_is_gone() -> None:

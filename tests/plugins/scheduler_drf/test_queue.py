@@ -24,31 +24,31 @@ class QueueAgainstAList(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.demands = [make_demand(number) for number in range(1, 4)]
+        self.demands = [make_demand(number) for number in range(1, 3)]
         self.waiting: dict[TaskId, Demand] = {}
         self.queue = Queue(FRAMEWORK, self.waiting)
-        self.number = 0
 
-    @rule(which=st.integers(0, 2))
-    def add_task(self, which: int) -> None:
-        self.number += 1
-        task_id = TaskId(self.number)
-        self.waiting[task_id] = self.demands[which]
-        self.queue.add(task_id, self.demands[which])
+    @rule(which=st.integers(0, 1), number=st.integers(1, 6))
+    def add_task(self, which: int, number: int) -> None:
+        # Also one that waited before: a placement that the master refused.
+        task_id = TaskId(number)
+        if task_id not in self.waiting:
+            self.waiting[task_id] = self.demands[which]
+            self.queue.add(task_id, self.demands[which])
 
-    @rule(place=st.integers(0, 10))
+    @rule(place=st.integers(0, 5))
     def remove_task(self, place: int) -> None:
         if self.waiting:
             del self.waiting[sorted(self.waiting)[place % len(self.waiting)]]
 
-    @rule(which=st.integers(0, 2))
+    @rule(which=st.integers(0, 1))
     def block(self, which: int) -> None:
         # A demand is found to fit nowhere when it is its turn.
         head = self.queue.next()
         if head is not None and head[1] is self.demands[which]:
             head[1].blocked = True
 
-    @rule(which=st.integers(0, 2))
+    @rule(which=st.integers(0, 1))
     def unblock(self, which: int) -> None:
         demand = self.demands[which]
         if demand.blocked:
@@ -89,6 +89,20 @@ def test_task_that_comes_back_with_an_older_id_goes_first() -> None:
         demand_of[TaskId(number)] = demand
         queue.add(TaskId(number), demand)
     assert queue.next() == (3, demand)
+
+
+def test_task_that_came_back_before_it_was_skipped_is_listed_once() -> None:
+    demand = make_demand(1)
+    demand_of = {TaskId(1): demand, TaskId(2): demand}
+    queue = Queue(FRAMEWORK, demand_of)
+    for task_id in demand_of:
+        queue.add(task_id, demand)
+    del demand_of[TaskId(1)]
+    demand_of[TaskId(1)] = demand
+    queue.add(TaskId(1), demand)
+    assert sorted(queue.tasks()) == [1, 2]
+    del demand_of[TaskId(1)]
+    assert queue.next() == (2, demand)
 
 
 def test_unparked_demand_stays_out_until_it_is_woken() -> None:

@@ -49,7 +49,7 @@ def test_of_equals_the_smallest_machine_is_set_aside() -> None:
 
 
 def test_lack_is_that_of_the_scarcest_resource() -> None:
-    agents = make_agents(a=("cpus:4;mem:100", "cpus:1;mem:99"), b=("cpus:4;mem:100", "cpus:2"))
+    agents = make_agents(a=("cpus:4;mem:100", "cpus:1;mem:99"), b=("cpus:4;mem:100", "cpus:2;mem:50"))
     spec = task_spec("cpus:4;mem:100")
     made = Reservations(CONFIG).make(TaskId(1), FRAMEWORK, spec, agents, 0.0)
     assert made is not None
