@@ -12,6 +12,7 @@ from edgerm_core.client.logs import LogPiece, StreamName, read_logs
 from edgerm_core.client.session import CONNECT_TIMEOUT_S, ConnectionCallback, Session, open_session
 from edgerm_core.errors import EdgermError
 from edgerm_core.ids import AgentId, TaskId
+from edgerm_core.limits import QUERY_DEFAULT_ROWS, QUERY_MAX_ROWS
 from edgerm_core.messages import (
     OLDEST_PROTOCOL_VERSION,
     PROTOCOL_VERSION,

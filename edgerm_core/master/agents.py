@@ -107,9 +107,9 @@ def _same_agent(state: MasterState, agent: AgentRecord, session: Session, reques
         return True
     if agent.session_id is not None and request.boot_id != agent.boot_id:
         text = (
-            f"agent {agent.id} is connected from {agent.peer}, on another machine, or on this one before "
-            f"it was rebooted: that passes within {lease_s(state, agent):.0f} s; otherwise a data directory "
-            f"was copied, and each agent needs its own"
+            f"agent {agent.id} is connected from {agent.peer}, on another machine, or on this one "
+            f"before it was rebooted: that passes within {lease_s(state, agent):.0f} s; otherwise a data "
+            f"directory was copied, and each agent needs its own"
         )
         state.report(logging.WARNING, f"refused {session.peer}: {text}")
         state.close_session(session.id, RefusalCode.DUPLICATE_AGENT, text)

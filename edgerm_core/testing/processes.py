@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -27,6 +28,15 @@ WAIT_S = 60.0
 
 POLL_S = 0.1
 STOP_S = 20.0
+
+directories: list[Path] = []
+"""Of every cluster that this process has had; see `left_behind`."""
+
+
+def chunks(items: list[str], size: int = 500) -> Iterator[list[str]]:
+    """Yield the items, so many at a time as one command line takes."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def free_port() -> int:
@@ -96,6 +106,20 @@ class Cluster:
                 process.wait()
         self.processes.clear()
 
+    def end_tasks(self) -> None:
+        """Kill all tasks and wait until those on agents that run have ended, if there is a master."""
+        running = {name for name, process in self.processes.items() if process.poll() is None}
+        if "master" not in running or running == {"master"}:
+            return
+
+        def live() -> list[str]:
+            rows = self.rows("ps", "--limit", "10000")
+            return [row["id"] for row in rows if not row["agent"] or row["agent"] in running]
+
+        for some in chunks(live()):
+            self.edgerm("kill", "--grace", "0", *some, check=False)
+        self.wait("all tasks have ended", lambda: not live())
+
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
@@ -154,25 +178,62 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster_in(directory: Path, config: str = CONFIG) -> Iterator[Cluster]:
-    """A cluster that ends with the block; what its tasks left behind must be gone soon afterwards."""
+    """A cluster that ends with the block: its tasks, then its daemons; nothing else may be left.
+
+    Keepers end by themselves some seconds later, and take their control groups with them: see
+    `left_behind`.
+    """
     cluster = Cluster(directory, config)
+    directories.append(directory)
     try:
         yield cluster
     finally:
-        cluster.stop_all()
-        for keeper in keepers_of(directory):
-            os.kill(keeper, signal.SIGTERM)
+        try:
+            cluster.end_tasks()
+        finally:
+            cluster.stop_all()
+        left = gone_after(5.0, lambda: processes_of(directory, but="edgerm_executor_process.keeper"))
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, f"processes were left behind, and have been killed now: {left}"
 
 
-def keepers_of(directory: Path) -> list[int]:
-    """Return the processes that keep the process tasks of agents under `directory`."""
-    found = []
+def gone_after(wait_s: float, find: Callable[[], dict[Any, str]]) -> dict[Any, str]:
+    """Return what `find` still finds after at most `wait_s`; at once when that is nothing."""
+    end = time.monotonic() + wait_s
+    while (left := find()) and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return left
+
+
+def left_behind() -> dict[Any, str]:
+    """Return the processes and the control groups that any cluster of this process has left by now."""
+    left: dict[Any, str] = {}
+    names: set[str] = set()
+    for directory in directories:
+        left |= processes_of(directory)
+        for state_dir in directory.glob("*/executor-process"):
+            names.add(hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12])
+    for root, found, _ in os.walk("/sys/fs/cgroup"):
+        left |= {f"{root}/{name}": "control group" for name in names.intersection(found)}
+    return left
+
+
+def processes_of(directory: Path, but: str = "") -> dict[Any, str]:
+    """Return pid and command of all that runs because of the cluster in `directory`.
+
+    Parameters:
+        but: leave out commands with this in them.
+    """
+    mark = os.fsencode(directory)
+    found: dict[Any, str] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"edgerm_executor_process.keeper" in command and str(directory).encode() in b" ".join(
-                    command
-                ):
-                    found.append(int(entry.name))
+                command = (entry / "cmdline").read_bytes()
+                environment = (entry / "environ").read_bytes()
+                about = (command, environment, os.fsencode((entry / "cwd").readlink()))
+                text = command.replace(b"\0", b" ").decode(errors="replace")
+                if any(mark in part for part in about) and not (but and but in text):
+                    found[int(entry.name)] = text
     return found

@@ -1,194 +1,171 @@
-"""Daemons that are killed and come back: nothing is lost, and nothing is started twice."""
+"""Daemons that are killed: nothing is lost, nothing starts twice, tasks outlive what started them."""
 
 from __future__ import annotations
 
-import random
+import collections
+import subprocess
+import sys
 import time
-from collections import Counter
 from pathlib import Path
 
-from edgerm_core.client import process, task, wasm
-from edgerm_core.tasks import DisconnectPolicy, RestartPolicy, TaskState
+import pytest
 
-from .clusters import PATIENCE_S, Cluster, is_alive, process_of
+from edgerm_core.testing.processes import Cluster
 
-SMALL = "cpus:0.2;mem:16"
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
-SPIN = b'(module (func (export "spin") (loop br 0)))'
+TASKS = 60
 
 
-def lines(path: Path) -> list[str]:
-    return path.read_text().split() if path.exists() else []
+def write_load(path: Path, starts: Path) -> None:
+    """A task file: each task leaves a line when it starts."""
+    path.write_text(
+        "\n".join(
+            f"""
+[[task]]
+name = "load-{number}"
+resources = "cpus:0.1;mem:8"
+[[task.implementation]]
+executor = "process"
+args = ["sh", "-c", "echo $EDGERM_TASK_ID >> {starts}; sleep 0.2"]
+"""
+            for number in range(TASKS)
+        )
+    )
 
 
 def test_a_master_killed_under_load_loses_nothing_and_starts_nothing_twice(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    starts = tmp_path / "starts"
     cluster.start_master()
-    for name in ("a", "b"):
-        cluster.start_agent(name, executors=("process",))
-    framework = cluster.framework("load")
-    script = f'echo "$EDGERM_TASK_ID" >> {starts}; sleep 0.3'
-    tasks = []
-    dice = random.Random(7)
-    for _ in range(3):
-        draft = task(process("sh", "-c", script), resources=SMALL, instances=15)
-        tasks += framework.submit_many([draft])
-        time.sleep(dice.uniform(0.0, 0.6))  # Any moment will do: that is the point.
+    cluster.start_agent("a1", "--executor", "process")
+    cluster.start_agent("a2", "--executor", "process")
+    starts = tmp_path / "starts"
+    write_load(tmp_path / "load.toml", starts)
+    submit = subprocess.Popen(
+        [sys.executable, "-m", "edgerm_core.cli.main", "submit", str(tmp_path / "load.toml"), "--wait"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=cluster.environment,
+    )
+
+    def begun() -> int:
+        return len(starts.read_text().split()) if starts.exists() else 0
+
+    for count in (1, 10, 25, 40):
+        while begun() < count:
+            assert submit.poll() is None
+            time.sleep(0.05)
         cluster.kill("master")
-        cluster.start_master()
-    ends = [one.wait(PATIENCE_S) for one in tasks]
-    assert Counter(end.state for end in ends) == {TaskState.FINISHED: 45}
-    assert {end.attempt for end in ends} == {1}
-    assert Counter(lines(starts)) == {f"t{one.id}": 1 for one in tasks}
-    rows = cluster.rows("tasks")
-    assert Counter(row["state"] for row in rows) == {"FINISHED": 45}
+        cluster.start_master(ready=False)
+    assert submit.wait(120) == 0
+    counts = collections.Counter(starts.read_text().split())
+    assert len(counts) == TASKS
+    assert set(counts.values()) == {1}
+    assert {row["state"] for row in cluster.tasks()} == {"FINISHED"}
 
 
-LONG_RUN = """
-echo $$ > {pid}; echo started >> {starts}; echo before
-while [ ! -e {go} ]; do sleep 0.05; done
-echo after; echo problem >&2; exit 7
-"""
+def long_task(directory: Path, name: str) -> str:
+    """A shell command that leaves a line when it starts, prints, and ends with 7 when it is told to."""
+    return (
+        f"echo started >> {directory}/{name}.starts; i=0; while [ ! -e {directory}/{name}.end ]; do "
+        f"i=$((i+1)); echo line $i; sleep 0.1; done; echo last line; exit 7"
+    )
 
 
-class LongRun:
-    """A task that runs until it is told to end, with exit code 7."""
-
-    def __init__(self, directory: Path) -> None:
-        self.pid_path = directory / "pid"
-        self.starts = directory / "starts"
-        self.go = directory / "go"
-        script = LONG_RUN.format(pid=self.pid_path, starts=self.starts, go=self.go)
-        self.draft = task(process("sh", "-c", script), resources=SMALL, name="long-run")
-
-
-def test_a_process_task_outlives_its_killed_agent_and_its_end_and_output_arrive(
+def test_a_process_runs_on_while_its_agent_is_killed_and_its_master_away(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.start_master()
-    cluster.start_agent("a", executors=("process",))
-    work = LongRun(tmp_path)
-    long_run = cluster.framework("f").submit(work.draft)
-    long_run.wait_running(PATIENCE_S)
-    pid = process_of(work.pid_path)
-    cluster.kill("a")
-    assert is_alive(pid)
-    cluster.restart_agent("a")
-    assert is_alive(pid)
-    assert long_run.state is TaskState.RUNNING
-    work.go.touch()
-    end = long_run.wait(PATIENCE_S)
-    assert (end.state, end.exit_code, end.attempt, end.restarts) == (TaskState.FAILED, 7, 1, 0)
-    assert lines(work.starts) == ["started"]
-    assert b"".join(long_run.logs()) == b"before\nafter\n"
-    assert b"".join(long_run.logs("stderr")) == b"problem\n"
+    cluster.start_agent("a1", "--executor", "process")
+    command = long_task(tmp_path, "svc")
+    cluster.edgerm(
+        "run", "--detach", "--name", "svc", "--cpus", "0.1", "--process", "--", "sh", "-c", command
+    )
+    cluster.wait_for("svc", "RUNNING")
 
+    cluster.kill("a1")
+    cluster.start_agent("a1", "--executor", "process")
+    row = cluster.wait_for("svc", "RUNNING")
+    assert (row["attempt"], row["restarts"]) == (1, 0)
 
-def test_a_task_that_ends_while_its_agent_is_dead_is_reported_when_it_is_back(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.start_master()
-    cluster.start_agent("a", executors=("process",))
-    work = LongRun(tmp_path)
-    long_run = cluster.framework("f").submit(work.draft)
-    long_run.wait_running(PATIENCE_S)
-    pid = process_of(work.pid_path)
-    cluster.kill("a")
-    work.go.touch()
-    cluster.wait("the task has ended", lambda: not is_alive(pid))
-    cluster.restart_agent("a")
-    end = long_run.wait(PATIENCE_S)
-    assert (end.state, end.exit_code) == (TaskState.FAILED, 7)
-    assert lines(work.starts) == ["started"]
-
-
-def test_an_agent_restarted_while_the_master_is_down_keeps_its_tasks(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.start_master()
-    cluster.start_agent("a", executors=("process",))
-    work = LongRun(tmp_path)
-    long_run = cluster.framework("f").submit(work.draft)
-    long_run.wait_running(PATIENCE_S)
-    pid = process_of(work.pid_path)
     cluster.kill("master")
-    cluster.kill("a")
-    cluster.restart_agent("a", ready=False)
-    cluster.wait("the agent looks for its master", lambda: "nobody listens there" in cluster.log("a"))
-    assert is_alive(pid)
+    assert cluster.stop("a1") == 0
+    cluster.start_agent("a1", "--executor", "process", ready=False)
+    cluster.wait("the agent dials", lambda: "nobody listens there" in cluster.log("a1"))
+    (tmp_path / "svc.end").touch()
     cluster.start_master()
-    cluster.wait_ready("a")
-    work.go.touch()
-    end = long_run.wait(PATIENCE_S)
-    assert (end.state, end.exit_code, end.attempt) == (TaskState.FAILED, 7, 1)
-    assert lines(work.starts) == ["started"]
+    row = cluster.wait_for("svc", "FAILED")
+    assert (row["exit_code"], row["attempt"], row["restarts"]) == (7, 1, 0)
+    assert (tmp_path / "svc.starts").read_text() == "started\n"
+    assert cluster.edgerm("logs", "svc", "--tail", "10").stdout == "last line\n"
 
 
-def test_a_service_is_restarted_in_place_without_the_master_also_by_a_restarted_agent(
+def test_a_service_is_restarted_locally_while_the_master_is_away_also_by_a_restarted_agent(
     cluster: Cluster, tmp_path: Path
 ) -> None:
+    cluster.start_master()
+    cluster.start_agent("a1", "--executor", "process")
     starts = tmp_path / "starts"
-    cluster.start_master()
-    cluster.start_agent("a", executors=("process",))
-    service = cluster.framework("f").submit(
-        process("sh", "-c", f"echo run >> {starts}; sleep 0.3"),
-        resources=SMALL,
-        name="service",
-        restart=RestartPolicy("always", attempts=1000, delay_s=0.1, max_delay_s=0.2),
-    )
-    service.wait_running(PATIENCE_S)
+
+    def count() -> int:
+        return len(starts.read_text().split()) if starts.exists() else 0
+
+    command = f"echo s >> {starts}; sleep 0.2"
+    run = ("run", "--detach", "--name", "svc", "--cpus", "0.1", "--restart", "always", "--process", "--")
+    cluster.edgerm(*run, "sh", "-c", command)
+    cluster.wait("it has started", lambda: count() >= 1)
     cluster.kill("master")
-    before = len(lines(starts))
-    cluster.wait("it is restarted offline", lambda: len(lines(starts)) >= before + 3)
-    cluster.kill("a")
-    cluster.restart_agent("a", ready=False)
-    before = len(lines(starts))
-    cluster.wait("it is restarted by the new agent", lambda: len(lines(starts)) >= before + 3)
+    seen = count()
+    cluster.wait("it is started again offline", lambda: count() > seen)
+    cluster.kill("a1")
+    seen = count()
+    cluster.start_agent("a1", "--executor", "process", ready=False)
+    cluster.wait("the restarted agent starts it again, still offline", lambda: count() > seen)
     cluster.start_master()
-    cluster.wait_ready("a")
-    row = cluster.wait(
-        "the master hears of it",
-        lambda: (found := cluster.task(service.id))["restarts"] >= 6 and found,
+    cluster.wait("the master hears of it", lambda: cluster.task("svc").get("restarts", 0) >= 2)
+    assert cluster.task("svc")["attempt"] == 1
+    cluster.edgerm("kill", "svc")
+    cluster.wait_for("svc", "KILLED")
+
+
+SLEEPER = """(module
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store (i32.const 80) (i32.const 1))
+    (i64.store (i32.const 88) (i64.const 3600000000000))
+    (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 160)))))"""
+
+
+def test_wasm_tasks_of_a_killed_agent_are_placed_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.start_master()
+    (tmp_path / "sleeper.wat").write_text(SLEEPER)
+    (tmp_path / "tasks.toml").write_text(
+        """
+[[task]]
+name = "sleeper"
+resources = "cpus:0.1;mem:8"
+disconnect = { lost_after_s = 0.5 }
+[[task.implementation]]
+executor = "wasm"
+module = "sleeper.wat"
+"""
     )
-    assert (row["attempt"], row["desired"]) == (1, "run")
-    service.kill(grace_s=0.0)
-    assert service.wait(PATIENCE_S).state is TaskState.KILLED
-    count = len(lines(starts))
-    time.sleep(0.8)  # Nothing can be awaited for what must not happen.
-    assert len(lines(starts)) == count
+    cluster.start_agent("a1", "--executor", "wasm")
+    cluster.edgerm("submit", str(tmp_path / "tasks.toml"))
+    assert cluster.wait_for("sleeper", "RUNNING")["agent"] == "a1"
+    cluster.start_agent("a2", "--executor", "wasm")
+    cluster.kill("a1")
+    cluster.wait("it runs on a2", lambda: cluster.task("sleeper").get("agent") == "a2")
+    row = cluster.wait_for("sleeper", "RUNNING")
+    assert row["attempt"] == 2
+    story = [line["reason"] for line in cluster.rows("story", "sleeper")]
+    assert "agent-unreachable" in story
 
-
-def test_wasm_tasks_of_a_killed_agent_are_placed_elsewhere(cluster: Cluster) -> None:
-    cluster.start_master()
-    cluster.start_agent("a", executors=("wasm",))
-    spinning = cluster.framework("f").submit(
-        wasm(SPIN, function="spin"),
-        resources=SMALL,
-        name="spin",
-        disconnect=DisconnectPolicy(lost_after_s=0.5),
-    )
-    spinning.wait_running(PATIENCE_S)
-    cluster.start_agent("b", executors=("wasm",))
-    cluster.kill("a")
-    cluster.wait("it runs on b", lambda: cluster.task(spinning.id)["agent"] == "b")
-    spinning.wait_running(PATIENCE_S)
-    story = [(row["state"], row["agent"], row["attempt"]) for row in cluster.rows("story", task=f"t{spinning.id}")]
-    assert ("UNREACHABLE", "a", 1) in story
-    cluster.wait("it runs there", lambda: cluster.task(spinning.id)["state"] == "RUNNING")
-    cluster.restart_agent("a")
-    row = cluster.task(spinning.id)
-    assert (row["state"], row["agent"], row["attempt"]) == ("RUNNING", "b", 2)
-
-
-def test_wasm_tasks_of_an_agent_killed_and_back_at_once_start_again(cluster: Cluster) -> None:
-    cluster.start_master()
-    cluster.start_agent("a", executors=("wasm",))
-    spinning = cluster.framework("f").submit(wasm(SPIN, function="spin"), resources=SMALL, name="spin")
-    spinning.wait_running(PATIENCE_S)
-    cluster.kill("a")
-    cluster.restart_agent("a")
-    cluster.wait("it runs again", lambda: cluster.task(spinning.id)["attempt"] == 2)
-    reasons = [row["reason"] for row in cluster.rows("story", task=f"t{spinning.id}")]
-    assert "agent-restarted" in reasons
+    # The first agent comes back with nothing running; the second one goes on.
+    cluster.start_agent("a1", "--executor", "wasm")
+    time.sleep(1.0)
+    assert cluster.task("sleeper")["attempt"] == 2
+    cluster.edgerm("kill", "sleeper")
+    cluster.wait_for("sleeper", "KILLED")

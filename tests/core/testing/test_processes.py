@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from edgerm_core.testing.processes import Cluster, cluster_in, keepers_of
+from edgerm_core.testing.processes import Cluster, cluster_in, gone_after, left_behind, processes_of
 
 
 def test_logs_are_shown_when_waiting_takes_too_long(tmp_path: Path) -> None:
@@ -52,4 +53,27 @@ def test_everything_ends_with_the_block_also_after_an_error(tmp_path: Path) -> N
     with pytest.raises(RuntimeError, match="in the block"):
         fail_at_work()
     assert [process.returncode for process in processes] == [0]
-    assert keepers_of(tmp_path) == []
+    assert processes_of(tmp_path) == {}
+
+
+def test_what_a_cluster_leaves_behind_is_named_and_ended(tmp_path: Path) -> None:
+    stray: list[subprocess.Popen[bytes]] = []
+
+    def leave_something() -> None:
+        with cluster_in(tmp_path) as cluster:
+            stray.append(subprocess.Popen(["sleep", "600"], cwd=cluster.directory))
+
+    with pytest.raises(AssertionError, match=r"processes were left behind.*sleep 600"):
+        leave_something()
+    assert stray[0].wait(30) == -9
+
+
+def test_tasks_end_with_the_block_and_keepers_and_groups_soon_after(tmp_path: Path) -> None:
+    with cluster_in(tmp_path) as cluster:
+        cluster.start_master()
+        cluster.start_agent("a1", "--executor", "process")
+        cluster.edgerm("run", "--detach", "--name", "sleeper", "--process", "--", "sleep", "600")
+        cluster.wait_for("sleeper", "RUNNING")
+        assert "sleep 600" in " ".join(processes_of(tmp_path).values())
+    assert not [text for text in processes_of(tmp_path).values() if "sleep" in text]
+    assert gone_after(20.0, left_behind) == {}

@@ -64,6 +64,6 @@ class TestProcessExecutorWithoutControlGroups(ExecutorContract):
         handle = await run(shell("sleep 600; true"))
         with anyio.fail_after(10):
             # Between fork and exec a process may have no pages to count.
-            while not (stats := await run.executor.stats(handle)).mem_bytes:
+            while not (stats := await run.executor.stats(handle)).mem_bytes:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         assert stats.cpu_s is not None
