@@ -85,6 +85,27 @@ async def test_a_query_cut_off_is_asked_again(master: ScriptedMaster) -> None:
         assert (await call.value()).rows == ()
 
 
+async def test_a_long_listing_comes_in_several_answers(master: ScriptedMaster) -> None:
+    async with operating(master) as (operator, peer), doing(lambda: operator.query("tasks", limit=5)) as call:
+        for offset, limit in ((None, 5), (2, 3), (4, 1)):
+            request = await peer.expect(Query)
+            assert (request.args.get("offset"), request.args["limit"]) == (offset, limit)
+            begin = offset or 0
+            rows = tuple({"id": number} for number in range(begin, min(begin + 2, begin + limit)))
+            await peer.send(Answer(request.request_id, rows, 9))
+        answer = await call.value()
+        assert ([row["id"] for row in answer.rows], answer.total) == ([0, 1, 2, 3, 4], 9)
+
+
+async def test_a_listing_that_shrinks_between_its_answers_comes_to_an_end(master: ScriptedMaster) -> None:
+    async with operating(master) as (operator, peer), doing(lambda: operator.query("tasks")) as call:
+        request = await peer.expect(Query)
+        await peer.send(Answer(request.request_id, ({"id": 0},), 3))
+        request = await peer.expect(Query)
+        await peer.send(Answer(request.request_id, (), 3))
+        assert len((await call.value()).rows) == 1
+
+
 async def test_an_operator_reads_the_log_of_an_attempt(master: ScriptedMaster) -> None:
     async with operating(master) as (operator, peer):
 

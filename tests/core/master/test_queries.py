@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from edgerm_core.codec import encode
 from edgerm_core.ids import BlobId
-from edgerm_core.limits import QUERY_DEFAULT_ROWS, QUERY_MAX_ROWS
+from edgerm_core.limits import MAX_MESSAGE_BYTES, QUERY_DEFAULT_ROWS, QUERY_MAX_ROWS
 from edgerm_core.messages import Answer, Failed, KillTasks, Query, RefusalCode
 from edgerm_core.resources import Device
 from edgerm_core.tasks import TaskState
@@ -167,7 +168,39 @@ def test_without_a_limit_and_with_a_huge_one_rows_are_bounded(bench: MasterBench
         bench.submit(framework, spec(instances=QUERY_MAX_ROWS // 2 + 10), key=f"b{batch}")
     assert len(ask.answer("tasks").rows) == QUERY_DEFAULT_ROWS
     answer = ask.answer("tasks", limit=10**9)
-    assert (len(answer.rows), answer.total) == (QUERY_MAX_ROWS, QUERY_MAX_ROWS + 20)
+    assert answer.total == QUERY_MAX_ROWS + 20
+    assert len(encode(answer)) < MAX_MESSAGE_BYTES
+
+
+def test_a_long_listing_comes_in_answers_that_fit_into_a_message(bench: MasterBench, ask: Asker) -> None:
+    """Ten thousand rows were larger than a message, and the asker got none at all."""
+    bench.submit(bench.framework("f1"), spec(instances=8_000))
+    numbers: list[int] = []
+    answers = 0
+    while len(numbers) < 8_000:
+        answer = ask.answer("tasks", limit=QUERY_MAX_ROWS, offset=len(numbers))
+        assert len(encode(answer)) < MAX_MESSAGE_BYTES
+        numbers += [row["number"] for row in answer.rows]
+        answers += 1
+    assert numbers == list(range(1, 8_001))
+    assert answers < 10
+
+
+def test_a_row_larger_than_an_answer_comes_alone(bench: MasterBench, ask: Asker, monkeypatch: Any) -> None:
+    monkeypatch.setattr("edgerm_core.master.queries.ANSWER_BYTES", 10)
+    bench.submit(bench.framework("f1"), spec(instances=3))
+    answer = ask.answer("tasks")
+    assert (len(answer.rows), answer.total) == (1, 3)
+
+
+def test_listings_can_be_paged(bench: MasterBench, ask: Asker) -> None:
+    framework = bench.framework("f1")
+    bench.framework("f2")
+    bench.submit(framework, spec(instances=5))
+    assert [row["id"] for row in ask.rows("tasks", offset=3, limit=10)] == ["t4", "t5"]
+    assert [row["id"] for row in ask.rows("tasks", offset=1, limit=2, newest=True)] == ["t4", "t3"]
+    assert [row["id"] for row in ask.rows("frameworks", offset=1)] == ["f2"]
+    assert ask.rows("tasks", offset=99) == []
 
 
 def test_a_story_is_told_by_id_by_number_and_by_unique_name(
@@ -197,6 +230,7 @@ def test_explain_is_one_row(bench: MasterBench, ask: Asker) -> None:
         ("tasks", {"limit": "many"}, RefusalCode.MALFORMED, "query tasks: wrong arguments"),
         ("tasks", {"limit": -5}, RefusalCode.MALFORMED, "limit must be 1 to 10000, not -5"),
         ("agents", {"limit": -1}, RefusalCode.MALFORMED, "limit must be 1 to 10000, not -1"),
+        ("tasks", {"offset": -1}, RefusalCode.MALFORMED, "offset must not be negative"),
         ("tasks", {"limit": [1]}, RefusalCode.MALFORMED, "query tasks: wrong arguments"),
         ("tasks", {"states": 5}, RefusalCode.MALFORMED, "query tasks: wrong arguments"),
         (

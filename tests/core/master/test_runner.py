@@ -534,7 +534,10 @@ async def test_an_exception_at_the_end_of_a_batch_loses_no_record(
         assert (await operator.ask(Query(1, "tasks"), Answer)).total == 1
 
 
-async def test_a_message_larger_than_the_peer_takes_is_left_out_with_an_answer(master: Any) -> None:
+async def test_a_message_larger_than_the_peer_takes_is_left_out_with_an_answer(
+    master: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgerm_core.master.queries.ANSWER_BYTES", 1 << 30)
     async with master() as bench:
         framework = await bench.framework("f1")
         big = spec(instances=limits.MAX_SUBMIT_TASKS)
