@@ -101,6 +101,26 @@ def test_a_process_runs_on_while_its_agent_is_killed_and_its_master_away(
     assert cluster.edgerm("logs", "svc", "--tail", "10").stdout == "last line\n"
 
 
+def test_a_task_that_ends_while_its_agent_is_dead_is_reported_when_it_is_back(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_master()
+    cluster.start_agent("a1", "--executor", "process")
+    command = f"echo $$ > {tmp_path}/pid; {long_task(tmp_path, 'svc')}"
+    run = ("run", "--detach", "--name", "svc", "--cpus", "0.1", "--process", "--", "sh", "-c")
+    cluster.edgerm(*run, command)
+    cluster.wait("it has started", (tmp_path / "svc.starts").exists)
+    pid = int((tmp_path / "pid").read_text())
+    cluster.kill("a1")
+    (tmp_path / "svc.end").touch()
+    cluster.wait("it has ended", lambda: not Path(f"/proc/{pid}").exists())
+    cluster.start_agent("a1", "--executor", "process")
+    row = cluster.wait_for("svc", "FAILED")
+    assert (row["exit_code"], row["attempt"]) == (7, 1)
+    assert (tmp_path / "svc.starts").read_text() == "started\n"
+    assert cluster.edgerm("logs", "svc", "--tail", "10").stdout == "last line\n"
+
+
 def test_a_service_is_restarted_locally_while_the_master_is_away_also_by_a_restarted_agent(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -169,3 +189,18 @@ module = "sleeper.wat"
     assert cluster.task("sleeper")["attempt"] == 2
     cluster.edgerm("kill", "sleeper")
     cluster.wait_for("sleeper", "KILLED")
+
+
+def test_wasm_tasks_of_an_agent_killed_and_back_at_once_start_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_master()
+    cluster.start_agent("a1", "--executor", "wasm")
+    (tmp_path / "sleeper.wat").write_text(SLEEPER)
+    run = ("run", "--detach", "--name", "sleeper", "--cpus", "0.1", "--mem", "8MiB")
+    cluster.edgerm(*run, "--wasm", str(tmp_path / "sleeper.wat"))
+    cluster.wait_for("sleeper", "RUNNING")
+    cluster.kill("a1")
+    cluster.start_agent("a1", "--executor", "wasm")
+    cluster.wait("it runs again", lambda: cluster.task("sleeper")["attempt"] == 2)
+    assert "agent-restarted" in [line["reason"] for line in cluster.rows("story", "sleeper")]

@@ -16,10 +16,22 @@ import msgspec
 import pytest
 
 from edgerm_core.client import connect_framework, process, task
+from edgerm_core.codec import encode, encode_batch
+from edgerm_core.config import Config
 from edgerm_core.errors import RequestFailed
+from edgerm_core.frameworks import FrameworkInfo
+from edgerm_core.ids import FrameworkId
 from edgerm_core.limits import LOG_RING_BYTES, MAX_SUBMIT_TASKS
-from edgerm_core.messages import Submit, Submitted
-from edgerm_core.testing.processes import Cluster
+from edgerm_core.messages import (
+    OLDEST_PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
+    Reconcile,
+    Submit,
+    Submitted,
+    Subscribe,
+)
+from edgerm_core.plugins import load_plugins
+from edgerm_core.testing.processes import Cluster, processes_of
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -55,6 +67,14 @@ def test_data_directory_that_is_a_file(cluster: Cluster, tmp_path: Path) -> None
     assert "data directory" in sentence
     sentence = fails(cluster, "agent", "--master", cluster.url, "--data-dir", str(tmp_path / "file"))
     assert str(tmp_path / "file") in sentence
+
+
+@pytest.mark.parametrize("place", ["file/below", "/proc/edgerm"])
+def test_data_directory_that_cannot_be_made(cluster: Cluster, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / place)
+    assert path in fails(cluster, "master", "--listen", cluster.url, "--data-dir", path)
+    assert path in fails(cluster, "agent", "--master", cluster.url, "--data-dir", path)
 
 
 def test_off_loopback_nothing_runs_by_accident(cluster: Cluster, tmp_path: Path) -> None:
@@ -154,11 +174,55 @@ def test_ten_thousand_waiting_tasks_and_a_framework_that_floods(cluster: Cluster
     problem, waited_s = anyio.run(flood, cluster.url)
     assert str(MAX_SUBMIT_TASKS) in problem
     assert waited_s < 30
+    began = time.monotonic()
+    assert len(cluster.rows("ps", "--limit", "10000")) == MAX_SUBMIT_TASKS
+    assert time.monotonic() - began < 30
     done = cluster.edgerm("ps", "--state", "PENDING", "--limit", "10", "--json")
     assert len(json.loads(done.stdout)) == 10
     row = json.loads(cluster.edgerm("explain", "t1", "--json").stdout)
     row = row[0] if isinstance(row, list) else row
     assert "can never run on any" in row["summary"]
+
+
+async def flood_frames(url: str, seconds: float) -> tuple[int, list[float]]:
+    """Send frames as fast as the master reads; return how many, and what neighbours had to wait."""
+    sent, waits = 0, []
+    connection = await load_plugins(Config()).transport_for(url).connect(url)
+    info = FrameworkInfo(FrameworkId("flood"), "flood")
+    await connection.send(encode(Subscribe((OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION), info)))
+
+    async def flood() -> None:
+        nonlocal sent
+        frame = encode_batch(Reconcile(number) for number in range(100))
+        while True:
+            await connection.send(frame)
+            sent += 1
+
+    async def drain() -> None:
+        while True:
+            await connection.receive()
+
+    async with connect_framework(url, name="neighbour") as neighbour, anyio.create_task_group() as group:
+        group.start_soon(flood)
+        group.start_soon(drain)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.monotonic()
+            ended = await (await neighbour.submit(task(process("true"), cpus=0.1))).wait()
+            assert ended.exit_code == 0
+            waits.append(time.monotonic() - began)
+        group.cancel_scope.cancel()
+    await connection.close()
+    return sent, waits
+
+
+def test_a_peer_that_sends_as_fast_as_it_can_starves_nobody(cluster: Cluster) -> None:
+    cluster.start_master()
+    cluster.start_agent("a1", "--executor", "process")
+    sent, waits = anyio.run(flood_frames, cluster.url, 3.0)
+    assert sent > 10
+    assert max(waits) < 15
+    assert cluster.agent("a1")["connected"] is True
 
 
 def test_a_request_for_a_task_that_is_not_there(cluster: Cluster) -> None:
@@ -217,6 +281,23 @@ def test_a_fork_bomb_and_a_memory_hog_harm_nobody_else(cluster: Cluster) -> None
     cluster.wait_for("bomb", "KILLED", "FAILED")
     cluster.wait("nothing of it is left", lambda: count_sleepers() == 0)
     assert cluster.agent("a1")["connected"] is True
+
+
+def test_a_real_fork_bomb_ends_at_its_time_limit_and_leaves_nothing(cluster: Cluster) -> None:
+    """Hundreds of its processes share a fifth of a processor to die in. The run counted as ended before
+    the last was dead, and its control groups stayed for ever; `nothing_is_left` looks for them."""
+    cluster.start_master()
+    cluster.start_agent("a1", "--executor", "process")
+    bomb = "b() { b | b & }; b; sleep 60"
+    run = ("run", "--detach", "--name", "bomb", "--cpus", "0.2", "--mem", "64MiB", "--time-limit", "2")
+    cluster.edgerm(*run, "--process", "--", "bash", "-c", bomb)
+    quiet = ("run", "--cpus", "0.2", "--mem", "32MiB", "--process", "--", "echo", "fine")
+    assert cluster.edgerm(*quiet).stdout == "fine\n"
+    assert cluster.wait_for("bomb", "FAILED")["reason"] in ("time-limit", "pid-limit")
+    row = cluster.agent("a1")
+    assert (row["connected"], row["tasks"], row["free"]) == (True, 0, row["totals"])
+    processes = processes_of(cluster.directory, but="edgerm")
+    assert not [text for text in processes.values() if "bash" in text]
 
 
 def count_sleepers() -> int:

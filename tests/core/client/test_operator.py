@@ -86,7 +86,10 @@ async def test_a_query_cut_off_is_asked_again(master: ScriptedMaster) -> None:
 
 
 async def test_a_long_listing_comes_in_several_answers(master: ScriptedMaster) -> None:
-    async with operating(master) as (operator, peer), doing(lambda: operator.query("tasks", limit=5)) as call:
+    async with (
+        operating(master) as (operator, peer),
+        doing(lambda: operator.query("tasks", limit=5)) as call,
+    ):
         for offset, limit in ((None, 5), (2, 3), (4, 1)):
             request = await peer.expect(Query)
             assert (request.args.get("offset"), request.args["limit"]) == (offset, limit)
