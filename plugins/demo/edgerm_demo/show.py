@@ -44,8 +44,12 @@ async def run_demo(keep: bool, plain: bool) -> None:
     display = Display(plain)
     try:
         with running(directory) as cluster, ProcessPoolExecutor(1) as elsewhere:
-            with anyio.move_on_after(DEADLINE_S) as scope:
-                await _show(cluster, display, elsewhere)
+            try:
+                with anyio.move_on_after(DEADLINE_S) as scope:
+                    await _show(cluster, display, elsewhere)
+            finally:
+                # Whoever has to be told of an error need not wait for the rest of the calculation.
+                elsewhere.shutdown(wait=False, cancel_futures=True)
             if scope.cancelled_caught:
                 raise EdgermError(f"not done after {DEADLINE_S:g} s; the logs were in {directory}")
             _next_steps(cluster, display, keep)

@@ -265,6 +265,8 @@ class Run:
             if self.alive():
                 self.group.forbid_forks()
         left = self._signal_all(signal.SIGKILL)
+        if left and self._rounds == 0:
+            self.group.unthrottle()
         if (left or self._main_alive) and self._rounds < KILL_ROUNDS:
             self._rounds += 1
             self.next_round = now + KILL_ROUND_S

@@ -57,6 +57,11 @@ def test_v2_files_are_read(v2: Path) -> None:
     assert group.pids_hits() == 5
     group.forbid_forks()
     assert (run / "pids.max").read_text().startswith("0")
+    group.unthrottle()  # No limit on the processor was asked for: there is nothing to lift.
+    assert not (run / "cpu.max").exists()
+    (run / "cpu.max").write_text("20000 100000")
+    group.unthrottle()
+    assert (run / "cpu.max").read_text().startswith("max")
 
 
 def test_v2_controllers_are_passed_down_level_by_level(v2: Path) -> None:
@@ -77,6 +82,7 @@ def test_empty_plan_is_falsy_and_harmless() -> None:
     assert not group
     group.make()
     group.forbid_forks()
+    group.unthrottle()
     assert group.pids() == []
     assert group.procs_files() == []
     assert group.usage() == (None, None, None)
