@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,9 @@ class Display:
     def progress(self, text: str) -> None:
         """Show where things stand."""
         if self._redraw:
-            print(f"\r\033[K[{self.elapsed_s:5.1f} s] {text}", end="", flush=True)
+            # A line that wraps cannot be redrawn.
+            line = f"[{self.elapsed_s:5.1f} s] {text}"[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\033[K{line}", end="", flush=True)
             self._open = True
         elif self.elapsed_s - self._last_line >= LINE_EVERY_S:
             self._last_line = self.elapsed_s
