@@ -95,8 +95,6 @@ class Reason(enum.StrEnum):
     SUBMITTED = "submitted"
     WAITING_RESOURCES = "waiting-for-resources"
     WAITING_BLOB = "waiting-for-blob"
-    WAITING_DELAY = "waiting-for-delay"
-    NEVER_FITS = "fits-no-agent"
     PLACED = "placed"
     ACCEPTED_OFFER = "accepted-offer"
     FETCHING = "fetching"
@@ -124,7 +122,6 @@ class Reason(enum.StrEnum):
     AGENT_RESTARTED = "agent-restarted"
     AGENT_REMOVED = "agent-removed"
     AGENT_DRAINING = "agent-draining"
-    LAUNCH_UNCONFIRMED = "launch-unconfirmed"
     STOPPED_WHILE_DISCONNECTED = "stopped-while-disconnected"
     REPLACED = "replaced"
     RESCHEDULED = "rescheduled"
@@ -136,7 +133,6 @@ LOSSES: Final = frozenset(
         Reason.AGENT_RESTARTED,
         Reason.AGENT_REMOVED,
         Reason.AGENT_DRAINING,
-        Reason.LAUNCH_UNCONFIRMED,
         Reason.EXECUTOR_UNAVAILABLE,
         Reason.RESOURCES_UNAVAILABLE,
         Reason.BLOB_UNAVAILABLE,

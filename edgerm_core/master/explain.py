@@ -73,7 +73,7 @@ def _explain_pending(state: MasterState, task: TaskRecord, row: dict[str, Any]) 
     else:
         reasons = _most_common([obstacle for v in verdicts for obstacle in v["obstacles"]])
         row["summary"] = (
-            f"can never run on any of the {_agents(len(verdicts))} registered now, even if idle: {reasons}"
+            f"can never run on any agent registered now ({len(verdicts)}), even if idle: {reasons}"
         )
         row["next"] = "waits for an agent that fits; or kill it and submit it with other demands"
 

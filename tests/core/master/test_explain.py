@@ -36,7 +36,7 @@ def test_what_fits_nowhere_is_said_at_once_with_every_reason(bench: MasterBench)
     framework = bench.framework("f1")
     (task_id,) = bench.submit(framework, spec(resources="cpus:8;mem:50"))
     row = explain(bench, task_id)
-    assert row["summary"].startswith("can never run on any of the 3 agents registered now, even if idle: ")
+    assert row["summary"].startswith("can never run on any agent registered now (3), even if idle: ")
     assert "cpus" in row["summary"]
     assert "(2 agents)" in row["summary"], "the most common reason comes with its count"
     assert row["next"] == "waits for an agent that fits; or kill it and submit it with other demands"
