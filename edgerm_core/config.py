@@ -114,6 +114,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         log_ring_bytes: per task and stream.
         blob_cache_bytes: all cached blobs.
         max_tasks: at the same time.
+        usage_every_s: how often to measure and tell what tasks use, for `edgerm ps`; 0: never. None:
+            every 10 s, or never where the attribute `link.class` is `constrained`.
     """
 
     masters: tuple[str, ...] = (DEFAULT_URL,)
@@ -128,6 +130,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_ring_bytes: int = limits.LOG_RING_BYTES
     blob_cache_bytes: int = limits.BLOB_CACHE_BYTES
     max_tasks: int = limits.AGENT_MAX_TASKS
+    usage_every_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.masters:
@@ -136,6 +139,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("log_ring_bytes must be 4096 to 1 GiB")
         if not 1 <= self.max_tasks <= 100_000:
             raise ValueError("max_tasks must be 1 to 100000")
+        if self.usage_every_s is not None and not 0 <= self.usage_every_s <= 86_400:
+            raise ValueError("usage_every_s must be 0 to 86400")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -207,6 +207,15 @@ class Sandbox(Protocol):
         """Size of each ring."""
         ...
 
+    def report(self, text: str) -> None:
+        """Tell how far the start has come, in one sentence, such as `pulling busybox: 3 of 7 MiB`.
+
+        For the task's story; call it from the event loop, while `start` runs. What comes faster than
+        one in `limits.PROGRESS_EVERY_S` is dropped. A start that reports may take as long as it
+        needs; one that is silent for ten minutes has failed.
+        """
+        ...
+
 
 class TaskHandle(msgspec.Struct, frozen=True, array_like=True):
     """Names one run for its executor; serialises, so that the run can outlive the agent process.
@@ -229,18 +238,22 @@ class TaskStats(msgspec.Struct, frozen=True, array_like=True):
         cpu_s: processor time so far, in seconds.
         mem_bytes: memory now.
         mem_peak_bytes: most memory so far.
+        net_rx_bytes, net_tx_bytes: received and sent over its own network so far.
     """
 
     cpu_s: float | None = None
     mem_bytes: int | None = None
     mem_peak_bytes: int | None = None
+    net_rx_bytes: int | None = None
+    net_tx_bytes: int | None = None
 
 
 class Executor(abc.ABC):
     """Runs tasks of one kind on an agent. Never blocks the event loop for longer than a few ms.
 
-    Core calls, for each run: `start`, `wait` (at once, until it returns), perhaps `stop` while
-    `wait` is under way, then `destroy`. After an agent restart `recover` takes the place of `start`.
+    Core calls `fingerprint` and then `sweep` once, before any run. Then, for each run: `start`, `wait`
+    (at once, until it returns), perhaps `stop` while `wait` is under way, then `destroy`. After an
+    agent restart `recover` takes the place of `start`.
 
     Attributes:
         name: what implementations refer to.
@@ -291,8 +304,16 @@ class Executor(abc.ABC):
             TaskLost: if neither the run nor its exit can be found.
         """
 
+    async def sweep(self, kept: Sequence[TaskHandle]) -> None:  # noqa: B027 - most leave nothing behind
+        """End and remove every run that an earlier process of this agent started, except those `kept`.
+
+        An agent that died between starting a run and noting its handle knows nothing of that run. What
+        belongs to other agents or other programs is never touched. Idempotent; never raises. An
+        executor that cannot reach its runs now does it as soon as it can.
+        """
+
     async def stats(self, handle: TaskHandle) -> TaskStats:
-        """Return what the run uses now."""
+        """Return what the run uses now; all None if it has ended or cannot be asked. Never raises."""
         return TaskStats()
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to do

@@ -137,8 +137,17 @@ LOG_CHUNK_BYTES: Final = 32 << 10
 LOG_POLL_S: Final = 0.2
 """How often the log of a followed task is looked at."""
 
+USAGE_EVERY_S: Final = 10.0
+"""How often an agent on an ordinary link tells what its tasks use."""
+
+USAGE_TASKS: Final = 32
+"""Tasks in one message of usage, so that it fits into the frames of a small connection."""
+
 MAX_LOG_STREAMS: Final = 64
 """Followed at once on one agent."""
+
+PROGRESS_EVERY_S: Final = 2.0
+"""At most one line of progress per run and this long reaches the task's story."""
 
 SANDBOX_KEEP_S: Final = 3_600.0
 SANDBOX_KEEP_COUNT: Final = 1_000

@@ -7,8 +7,10 @@ does not know, so a message grows by appending fields that have defaults. Number
 
 Who speaks to whom:
 
-    agent     -> master   Register Heartbeat Inventory StatusUpdate LogData BlobGet
+    agent     -> master   Register Heartbeat Inventory StatusUpdate Usage LogData BlobGet
     master    -> agent    Registered HeartbeatAck Launch Kill Acknowledge LogGet BlobData
+    gateway   -> master   RelayOpen Relayed RelayClose
+    master    -> gateway  Relayed RelayClose
     framework -> master   Subscribe Submit KillTasks Reconcile TaskAcknowledge Accept Decline Revive
                           Suppress Unsubscribe LogGet BlobOffer BlobData BlobGet
     master    -> framework Subscribed Submitted TaskUpdate Reconciled Offers Rescind LogData BlobState
@@ -86,6 +88,7 @@ class RefusalCode(enum.StrEnum):
     SLOW = "slow"
     SHUTDOWN = "shutdown"
     INTERNAL = "internal"
+    NO_MASTER = "no-master"
 
 
 # --- agent and master -------------------------------------------------------------------------
@@ -156,7 +159,12 @@ class Heartbeat(Message, frozen=True, tag=3):
     """The agent lives. Everything else it has to say travels beside it in the batch.
 
     Frameworks and operators send it too where the master cannot push: it asks for what waits.
+
+    `heard`, from a gateway: channels whose devices it has heard since it last said so, and of which
+    nothing was relayed. One number instead of one heartbeat each.
     """
+
+    heard: tuple[Count, ...] = ()
 
 
 class HeartbeatAck(Message, frozen=True, tag=4):
@@ -329,6 +337,74 @@ class LogData(Message, frozen=True, tag=15):
     data: bytes = b""
     end: bool = False
     problem: str = ""
+
+
+# --- usage ------------------------------------------------------------------------------------
+
+
+class TaskUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one attempt uses, summed over its restarts as far as the executor knows. None: not known.
+
+    Attributes:
+        cpu_ms: processor time so far.
+        mem_kib, mem_peak_kib: memory now, and the most so far.
+        net_rx_bytes, net_tx_bytes: received and sent so far.
+    """
+
+    task_id: TaskNumber
+    attempt: Count
+    cpu_ms: Count | None = None
+    mem_kib: Count | None = None
+    mem_peak_kib: Count | None = None
+    net_rx_bytes: Count | None = None
+    net_tx_bytes: Count | None = None
+
+
+class Usage(Message, frozen=True, tag=16):
+    """What tasks use now: those whose figures have changed since the agent last told. Only for people:
+    neither acknowledged nor written down, and lost without harm."""
+
+    tasks: tuple[TaskUsage, ...]
+
+
+# --- gateway and master -----------------------------------------------------------------------
+
+
+class RelayOpen(Message, frozen=True, tag=17):
+    """A gateway opens a channel for a device: a session of the device's own inside the gateway's.
+
+    It ends with the gateway's session. What is relayed on it is what the device would say and be told
+    if it had dialled the master, beginning with Register.
+
+    Attributes:
+        channel: chosen by the gateway, not used before in its session.
+        peer: where the device is, for people.
+        max_message_bytes: largest frame the device takes; 0: the gateway's limit.
+        age_s: how long ago the device registered with the gateway. Of two gateways that both speak for
+            a device, the one with which it registered last does.
+        custody_of: set where the device is not here any more: the channel carries nothing but status
+            updates of this agent that the gateway has acknowledged to it, and their acknowledgements.
+    """
+
+    channel: Count
+    peer: Word = ""
+    max_message_bytes: Count = 0
+    age_s: Seconds = 0.0
+    custody_of: Word = ""
+
+
+class Relayed(Message, frozen=True, tag=18):
+    """A frame of a device's session. As bytes, so that what is wrong in it ends that session alone."""
+
+    channel: Count
+    data: bytes
+
+
+class RelayClose(Message, frozen=True, tag=19):
+    """The channel is closed, by either side. One that is not open is ignored."""
+
+    channel: Count
+    reason: str = ""
 
 
 # --- framework and master ---------------------------------------------------------------------
@@ -565,6 +641,10 @@ AnyMessage = (
     | BlobState
     | LogGet
     | LogData
+    | Usage
+    | RelayOpen
+    | Relayed
+    | RelayClose
     | Subscribe
     | Subscribed
     | Submit
@@ -599,6 +679,7 @@ RETRYABLE_REFUSALS: Final = frozenset(
         RefusalCode.SHUTDOWN,
         RefusalCode.INTERNAL,
         RefusalCode.LIMIT,
+        RefusalCode.NO_MASTER,
     }
 )
 """Refusals after which coming back later, unchanged, makes sense."""

@@ -35,6 +35,10 @@ BUILTINS: Final = {
 KNOWN: Final = {
     ("transport", "ws"): "edgerm-transport-ws",
     ("transport", "wss"): "edgerm-transport-ws",
+    ("transport", "coap"): "edgerm-transport-coap",
+    ("transport", "coap+tcp"): "edgerm-transport-coap",
+    ("transport", "coap+ws"): "edgerm-transport-coap",
+    ("executor", "docker"): "edgerm-executor-docker",
     ("executor", "process"): "edgerm-executor-process",
     ("executor", "wasm"): "edgerm-executor-wasm",
     ("scheduler", "drf"): "edgerm-scheduler-drf",

@@ -51,6 +51,9 @@ from edgerm_core.messages import (
     Refused,
     Register,
     Registered,
+    RelayClose,
+    Relayed,
+    RelayOpen,
     Rescind,
     Revive,
     StatusUpdate,
@@ -62,7 +65,9 @@ from edgerm_core.messages import (
     TaskAcknowledge,
     TaskReport,
     TaskUpdate,
+    TaskUsage,
     Unsubscribe,
+    Usage,
 )
 from edgerm_core.offers import Offer
 from edgerm_core.resources import Device, DeviceRequest, ResourceRequest, Resources
@@ -137,6 +142,7 @@ EXAMPLES: dict[str, AnyMessage] = {
     ),
     "registered": Registered(1, 10.0, 35.0, "m-1"),
     "heartbeat": Heartbeat(),
+    "heartbeat, of a gateway": Heartbeat((1, 4, 300)),
     "heartbeat-ack, unchanged": HeartbeatAck(),
     "heartbeat-ack, slower": HeartbeatAck(60.0, 185.0),
     "inventory, minimal": Inventory(),
@@ -175,6 +181,12 @@ EXAMPLES: dict[str, AnyMessage] = {
     "log-get, full": LogGet(7, T17, LogStream.STDERR, -4096, True, True, 2),
     "log-data": LogData(7, 0, b"hi\n"),
     "log-data, last": LogData(7, 3, b"", True, "gone"),
+    "usage": Usage((TaskUsage(T17, 1, 1500, 2048, 4096, 100, 200), TaskUsage(T18, 2, None, 64))),
+    "relay-open, minimal": RelayOpen(1),
+    "relay-open, full": RelayOpen(4, "coap://[fd00::17]:5683", 1024, 12.5, "gw-3f9a"),
+    "relayed": Relayed(4, b"\x81\x03"),
+    "relay-close, minimal": RelayClose(4),
+    "relay-close, full": RelayClose(4, "silent for 190 s"),
     "subscribe, minimal": Subscribe((1, 1), FrameworkInfo(FRAMEWORK)),
     "subscribe, full": Subscribe(
         (1, 1), FrameworkInfo(FRAMEWORK, "greenhouse", 2000, "lab/sensing", 3600.0, True), Auth("x", b"\1")

@@ -87,6 +87,13 @@ class RunFetching(_Event, frozen=True):
     run: RunId
 
 
+class RunProgress(_Event, frozen=True):
+    """The executor is still starting it, and says how far it is."""
+
+    run: RunId
+    text: str
+
+
 class RunStarted(_Event, frozen=True):
     """The executor started it."""
 
@@ -145,6 +152,7 @@ Event = (
     | FrameReceived
     | FrameSent
     | RunFetching
+    | RunProgress
     | RunStarted
     | RunRecovered
     | RunNotStarted

@@ -25,6 +25,7 @@ from edgerm_core.agent.events import (
     RunFetching,
     RunLost,
     RunNotStarted,
+    RunProgress,
     RunRecovered,
     RunStarted,
 )
@@ -32,7 +33,8 @@ from edgerm_core.agent.sandbox import Sandboxes
 from edgerm_core.agents import AgentInfo
 from edgerm_core.errors import ExecutorError, SpecError, TaskLost
 from edgerm_core.ids import BlobId
-from edgerm_core.interfaces import Executor, Fence, TaskHandle, TaskLaunch
+from edgerm_core.interfaces import Executor, Fence, TaskHandle, TaskLaunch, TaskStats
+from edgerm_core.limits import PROGRESS_EVERY_S
 from edgerm_core.messages import Launch
 from edgerm_core.tasks import ExitResult, Reason, TaskState, Volume
 from edgerm_core.values import NOT_PLAIN, is_plain
@@ -40,7 +42,7 @@ from edgerm_core.values import NOT_PLAIN, is_plain
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S: Final = 600.0
-"""An executor may fetch an image of its own meanwhile; beyond this it hangs."""
+"""An executor may fetch an image of its own meanwhile; without a word for this long it hangs."""
 
 STOP_TIMEOUT_S: Final = 30.0
 """Added to the grace period for `stop`, and the most that `destroy` may take."""
@@ -48,8 +50,21 @@ STOP_TIMEOUT_S: Final = 30.0
 REPORT_TIMEOUT_S: Final = 5.0
 """After `stop` has returned `wait` must, too; after this long the run counts as ended without it."""
 
+STATS_TIMEOUT_S: Final = 5.0
+"""Figures that take longer are not worth waiting for."""
+
 Post = Callable[
-    [RunFetching | RunStarted | RunRecovered | RunNotStarted | RunCancelled | RunLost | RunEnded], None
+    [
+        RunFetching
+        | RunProgress
+        | RunStarted
+        | RunRecovered
+        | RunNotStarted
+        | RunCancelled
+        | RunLost
+        | RunEnded
+    ],
+    None,
 ]
 
 
@@ -61,6 +76,7 @@ class Workshop:
         blobs, sandboxes, devices: where a run's things come from.
         tasks: runs the coroutines.
         info: what the agent says about itself now.
+        look_again: asks soon whether the executors still work.
     """
 
     def __init__(
@@ -71,6 +87,7 @@ class Workshop:
         devices: Devices,
         tasks: anyio.abc.TaskGroup,
         info: Callable[[], AgentInfo],
+        look_again: Callable[[], None],
     ) -> None:
         self.executors = executors
         self.blobs = blobs
@@ -78,6 +95,7 @@ class Workshop:
         self.devices = devices
         self.tasks = tasks
         self.info = info
+        self.look_again = look_again
 
 
 class Execution:
@@ -103,6 +121,7 @@ class Execution:
         self._handle: TaskHandle | None = None
         self._stop_grace_s: float | None = None
         self._starting: anyio.CancelScope | None = None
+        self._progress_at = 0.0
         self._waiting: anyio.CancelScope | None = None
         self._over: anyio.Event | None = None
 
@@ -131,6 +150,17 @@ class Execution:
             self._over.set()
         self._post(outcome)
 
+    async def stats(self) -> TaskStats | None:
+        """Return what the run uses now, or None if it is not running. Never raises."""
+        if self._handle is None or self._waiting is None:
+            return None
+        try:
+            with anyio.move_on_after(STATS_TIMEOUT_S):
+                return await self._the_executor().stats(self._handle)
+        except Exception as error:
+            log.debug("%s: executor %s failed to say what it uses: %s", self._run, self._name, error)
+        return None
+
     def stop(self, grace_s: float) -> None:
         """Ask the run to end. May be called again with a shorter grace period."""
         self._stop_grace_s = grace_s
@@ -153,6 +183,7 @@ class Execution:
                 launch = await self._prepare()
                 self._starting.deadline = anyio.current_time() + START_TIMEOUT_S
                 sandbox = self._shop.sandboxes.open((self._run.task_id, self._run.attempt))
+                sandbox.on_report = self._report_progress
                 self._handle = await self._the_executor().start(launch, sandbox)
                 check_handle(self._handle)
             except SpecError as error:
@@ -160,6 +191,8 @@ class Execution:
             except BlobProblem as error:
                 problem = RunNotStarted(self._run, TaskState.FAILED, error.reason, str(error))
             except ExecutorError as error:
+                if error.reason == Reason.EXECUTOR_UNAVAILABLE:
+                    self._shop.look_again()
                 state = TaskState.DROPPED if error.reason in _NEVER_STARTED else TaskState.FAILED
                 problem = RunNotStarted(self._run, state, error.reason, str(error), error.recoverable)
             except OSError as error:
@@ -174,8 +207,19 @@ class Execution:
             return problem
         if self._stop_asked():
             return RunCancelled(self._run)
-        text = f"executor {self._name} did not start the task within {START_TIMEOUT_S:.0f} s"
+        text = (
+            f"executor {self._name} did not start the task, nor say a word, for {START_TIMEOUT_S:.0f} s"
+        )
         return RunNotStarted(self._run, TaskState.FAILED, Reason.LAUNCH_FAILED, text, True)
+
+    def _report_progress(self, text: str) -> None:
+        if self._starting is None:
+            return
+        now = anyio.current_time()
+        self._starting.deadline = now + START_TIMEOUT_S
+        if now >= self._progress_at + PROGRESS_EVERY_S:
+            self._progress_at = now
+            self._post(RunProgress(self._run, text))
 
     async def _prepare(self) -> TaskLaunch:
         launch = self._launch
@@ -264,6 +308,8 @@ class Execution:
             try:
                 result = await self._the_executor().wait(self._handle)
             except ExecutorError as error:
+                if error.reason == Reason.EXECUTOR_UNAVAILABLE:
+                    self._shop.look_again()
                 result = ExitResult(False, error.reason, str(error))
             except Exception as error:
                 log.exception("%s: executor %s failed to follow it", self._run, self._name)

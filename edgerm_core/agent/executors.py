@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import anyio
 
 from edgerm_core.agents import Fingerprint
 from edgerm_core.errors import ConfigError, PluginError
-from edgerm_core.interfaces import DeviceDriver, Executor
+from edgerm_core.interfaces import DeviceDriver, Executor, TaskHandle
 from edgerm_core.plugins import Plugins
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,14 @@ log = logging.getLogger(__name__)
 FINGERPRINT_EVERY_S: Final = 30.0
 """How often executors are asked."""
 
+FINGERPRINT_SICK_EVERY_S: Final = 5.0
+"""How often while one of them does not work: what it needs may be back."""
+
 FINGERPRINT_TIMEOUT_S: Final = 10.0
 """An executor that does not answer by then does not work."""
+
+SWEEP_TIMEOUT_S: Final = 30.0
+"""For ending runs that nobody knows of, before the agent begins."""
 
 CLOSE_TIMEOUT_S: Final = 30.0
 """For ending what cannot outlive the agent process."""
@@ -63,6 +69,19 @@ async def _fingerprint(name: str, executor: Executor) -> Fingerprint:
     except Exception as error:
         problem = f"executor {name} failed: {type(error).__name__}: {error}"
     return Fingerprint(name, healthy=False, problem=problem)
+
+
+async def sweep_executors(executors: Mapping[str, Executor], kept: Iterable[TaskHandle]) -> None:
+    """Let each executor end what an earlier agent process started and nobody knows of. Never raises."""
+    handles = list(kept)
+    for name, executor in executors.items():
+        try:
+            with anyio.move_on_after(SWEEP_TIMEOUT_S) as scope:
+                await executor.sweep([handle for handle in handles if handle.executor == name])
+            if scope.cancelled_caught:
+                log.error("executor %s did not look through its old runs in time", name)
+        except Exception:
+            log.exception("executor %s failed to look through its old runs", name)
 
 
 async def close_executors(executors: Mapping[str, Executor]) -> None:

@@ -33,10 +33,12 @@ from edgerm_core.agent.devices import Devices
 from edgerm_core.agent.execution import Execution, Workshop
 from edgerm_core.agent.executors import (
     FINGERPRINT_EVERY_S,
+    FINGERPRINT_SICK_EVERY_S,
     close_executors,
     create_drivers,
     create_executors,
     fingerprints,
+    sweep_executors,
 )
 from edgerm_core.agent.identity import agent_id, boot_id, incarnation
 from edgerm_core.agent.inventory import Inventory
@@ -46,6 +48,7 @@ from edgerm_core.agent.records import decode_record, encode_record
 from edgerm_core.agent.recovery import recover
 from edgerm_core.agent.sandbox import Sandboxes, TaskSandbox
 from edgerm_core.agent.state import Agent
+from edgerm_core.agent.usage import UsageReports, usage_every_s
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.config import AgentConfig, Config, default_data_dir
 from edgerm_core.errors import RefusedError
@@ -134,6 +137,7 @@ class _Runner:
         self._rubbish: list[TaskSandbox] = []
         self._refused: RefusedError | None = None
         self._fingerprints: tuple[Fingerprint, ...] = ()
+        self._look_again = anyio.Event()
         self._agent = Agent(
             self._info(),
             boot_id=boot_id(),
@@ -171,11 +175,15 @@ class _Runner:
             self._devices,
             self._tasks,
             lambda: self._agent.info,
+            lambda: self._look_again.set(),
         )
         self._fingerprints = await fingerprints(self._executors)
         for fingerprint in self._fingerprints:
             if not fingerprint.healthy:
                 log.error("executor %s does not work: %s", fingerprint.name, fingerprint.problem)
+        await sweep_executors(
+            self._executors, [run.handle for run in self._recovered.runs.values() if run.handle is not None]
+        )
         await self._devices.discover(self._tasks)
         info = self._info()
         log.info("agent %s (%s) offers %s", info.name, info.id, info.totals)
@@ -184,6 +192,9 @@ class _Runner:
         self._tasks.start_soon(self._keep_journal)
         self._tasks.start_soon(self._keep_fingerprints)
         self._tasks.start_soon(self._keep_sandboxes)
+        every_s = usage_every_s(self._config.usage_every_s, info.attributes)
+        if every_s > 0:
+            self._tasks.start_soon(self._keep_usage, every_s)
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -288,6 +299,7 @@ class _Runner:
     def _post_run(
         self,
         event: events.RunFetching
+        | events.RunProgress
         | events.RunStarted
         | events.RunRecovered
         | events.RunNotStarted
@@ -295,7 +307,9 @@ class _Runner:
         | events.RunLost
         | events.RunEnded,
     ) -> None:
-        if not isinstance(event, events.RunFetching | events.RunStarted | events.RunRecovered):
+        if not isinstance(
+            event, events.RunFetching | events.RunProgress | events.RunStarted | events.RunRecovered
+        ):
             self._executions.pop(event.run, None)
         self._post(event)
 
@@ -318,7 +332,10 @@ class _Runner:
 
     async def _keep_fingerprints(self) -> None:
         while True:
-            await anyio.sleep(FINGERPRINT_EVERY_S)
+            sick = any(not fingerprint.healthy for fingerprint in self._fingerprints)
+            with anyio.move_on_after(FINGERPRINT_SICK_EVERY_S if sick else FINGERPRINT_EVERY_S):
+                await self._look_again.wait()
+            self._look_again = anyio.Event()
             old, self._fingerprints = self._fingerprints, await fingerprints(self._executors)
             for before, after in zip(old, self._fingerprints, strict=True):
                 if before.healthy != after.healthy:
@@ -326,6 +343,19 @@ class _Runner:
                     log.warning("executor %s %s", after.name, news)
             if old != self._fingerprints:
                 self._post(events.InventoryChanged(self._info()))
+
+    async def _keep_usage(self, every_s: float) -> None:
+        """Measure what runs, one after the other, and tell the master what has changed."""
+        reports = UsageReports()
+        while True:
+            await anyio.sleep(every_s)
+            if not self._agent.session.registered:
+                continue
+            stats = {run: await execution.stats() for run, execution in list(self._executions.items())}
+            if self._agent.session.registered:
+                known = {run: figures for run, figures in stats.items() if figures is not None}
+                for message in reports.changed(self._agent.session.number, known):
+                    self._send(message)
 
     async def _keep_sandboxes(self) -> None:
         """Remove what ended tasks left behind."""

@@ -34,6 +34,7 @@ from edgerm_core.agent.events import (
     RunId,
     RunLost,
     RunNotStarted,
+    RunProgress,
     RunRecovered,
     RunStarted,
 )
@@ -183,6 +184,12 @@ class Runs:
         """A blob has to come first."""
         if (run := self._current(event.run)) is not None and run.ending is None:
             self._report(run, TaskState.STARTING, Reason.FETCHING)
+
+    def on_progress(self, event: RunProgress) -> None:
+        """Its start takes a while."""
+        run = self._current(event.run)
+        if run is not None and run.ending is None and run.phase is Phase.STARTING:
+            self._report(run, TaskState.STARTING, Reason.STARTING, event.text)
 
     def on_started(self, event: RunStarted) -> None:
         """The executor runs it."""

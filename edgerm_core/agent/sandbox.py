@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,8 @@ class TaskSandbox:
         self._log_limit_bytes = log_limit_bytes
         self._made: set[str] = set()
         self.has_logs = False
+        #: Whoever follows the start that is under way.
+        self.on_report: Callable[[str], None] | None = None
 
     @property
     def touched(self) -> bool:
@@ -61,6 +63,11 @@ class TaskSandbox:
     def log_limit_bytes(self) -> int:
         """See `Sandbox.log_limit_bytes`."""
         return self._log_limit_bytes
+
+    def report(self, text: str) -> None:
+        """See `Sandbox.report`."""
+        if self.on_report is not None:
+            self.on_report(text)
 
     def prepare(
         self, launch: Launch, blobs: dict[BlobId, Path], volumes_dir: Path

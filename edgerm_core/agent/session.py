@@ -86,6 +86,7 @@ class Session:
         self._lease_s = 0.0
         self._heard_at = 0.0
         self._sent_at = 0.0
+        self._asked_at = 0.0
 
     @property
     def registered(self) -> bool:
@@ -193,17 +194,24 @@ class Session:
         elif name == "greeting":
             self.close(f"no answer to the registration within {GREETING_TIMEOUT_S:.0f} s")
         elif name == "heartbeat":
-            if now >= self._sent_at + self._heartbeat_s:
+            if now >= self._heartbeat_at():
                 self._turn.emit(Send(Heartbeat()))
-                self._sent_at = now
-            self._turn.deadlines.set(HEARTBEAT, self._sent_at + self._heartbeat_s)
+                self._sent_at = self._asked_at = now
+            self._turn.deadlines.set(HEARTBEAT, self._heartbeat_at())
         elif now >= self._heard_at + self._lease_s:
             self.close(f"not a word from the master for {self._lease_s:.0f} s")
         else:
             self._turn.deadlines.set(SILENCE, self._heard_at + self._lease_s)
 
+    def _heartbeat_at(self) -> float:
+        """Return when to ask whether the master lives: nothing has been sent, or heard, for a while.
+
+        What it is sent need not be answered (a log that is followed), so speaking alone is no sign.
+        """
+        return max(self._asked_at, min(self._sent_at, self._heard_at)) + self._heartbeat_s
+
     def _set_cadence(self, heartbeat_s: float, lease_s: float) -> None:
         self._heartbeat_s = max(heartbeat_s, HEARTBEAT_MIN_S)
         self._lease_s = max(lease_s, self._heartbeat_s)
-        self._turn.deadlines.set(HEARTBEAT, self._sent_at + self._heartbeat_s)
+        self._turn.deadlines.set(HEARTBEAT, self._heartbeat_at())
         self._turn.deadlines.set(SILENCE, self._heard_at + self._lease_s)

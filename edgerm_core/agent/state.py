@@ -198,6 +198,7 @@ class Agent:
 
 _RUN_HANDLERS: Final[dict[type[Any], Callable[[Runs, Any], None]]] = {
     events.RunFetching: Runs.on_fetching,
+    events.RunProgress: Runs.on_progress,
     events.RunStarted: Runs.on_started,
     events.RunRecovered: Runs.on_recovered,
     events.RunNotStarted: Runs.on_not_started,

@@ -35,10 +35,35 @@ def task_columns(now: float) -> Sequence[Column]:
         Column("AGENT", lambda row: str(row.get("agent") or row.get("agent_id") or "")),
         _text("executor"),
         _text("resources"),
+        Column("USES", lambda row: _uses(row.get("usage"))),
         _number("restarts"),
         Column("SINCE", lambda row: format_age(now - float(row.get("changed_at") or now)), right=True),
         Column("WHY", _why),
     )
+
+
+def _uses(usage: Any) -> str:
+    """Return `0.42 cpus, 12.3 MiB, net 1.2k/340`: processors busy, memory, bytes received and sent."""
+    if not isinstance(usage, Mapping):
+        return ""
+    parts: list[str] = []
+    if usage.get("cpus") is not None:
+        parts.append(f"{usage['cpus']:.2f} cpus")
+    elif usage.get("cpu_s") is not None:
+        parts.append(f"{usage['cpu_s']:.1f} s cpu")
+    if usage.get("mem_mib") is not None:
+        parts.append(f"{usage['mem_mib']:.1f} MiB")
+    if usage.get("net_rx_bytes") is not None:
+        parts.append(f"net {_amount(usage['net_rx_bytes'])}/{_amount(usage.get('net_tx_bytes') or 0)}")
+    return ", ".join(parts)
+
+
+def _amount(count: float) -> str:
+    for unit in ("", "k", "M"):
+        if count < 1000:
+            return f"{count:.0f}{unit}" if not unit or count >= 10 else f"{count:.1f}{unit}"
+        count /= 1000
+    return f"{count:.1f}G"
 
 
 def _why(row: Row) -> str:
@@ -155,9 +180,17 @@ def ps(
 @AS_JSON
 @click.pass_obj
 def agents(settings: Settings, limit: int, as_json: bool) -> None:
-    """List agents: what they have, what is free, which executors work there, when they were heard."""
+    """List agents: what they have, what is free, which executors work there, when they were heard.
+
+    Why an executor does not work is said below the table.
+    """
     rows, total = query(settings, "agents", {"limit": limit})
     show_rows(AGENT_COLUMNS, rows, total, as_json, "no agents have joined")
+    if not as_json:
+        for row in rows:
+            for executor in row.get("executors") or ():
+                if not executor.get("healthy", True):
+                    note(f"{row['name']}: executor {executor['name']}: {executor.get('problem')}")
 
 
 @click.command(short_help="list frameworks and their fair shares")

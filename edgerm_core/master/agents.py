@@ -8,7 +8,7 @@ import msgspec
 
 from edgerm_core.agents import AgentInfo, AgentState
 from edgerm_core.errors import SpecError
-from edgerm_core.ids import AgentId, TaskId, check_name, format_task_id
+from edgerm_core.ids import AgentId, SessionId, TaskId, check_name, format_task_id
 from edgerm_core.limits import (
     LEASE_HEARTBEATS,
     MAX_AGENTS,
@@ -70,7 +70,7 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     if agent is None:
         agent = AgentRecord(info)
         state.add_agent(agent)
-    elif not _same_agent(state, agent, session, request):
+    elif not _same_agent(state, agent, session, request) or _moved_on(state, agent, session, request):
         return
     if agent.session_id is not None and agent.session_id != session.id:
         text = (
@@ -79,10 +79,17 @@ def register(state: MasterState, session: Session, request: Register) -> None:
         )
         state.close_session(agent.session_id, RefusalCode.SESSION_REPLACED, text)
         logs.agent_left(state, agent.id)
+    same_process = agent.incarnation == request.incarnation
     session.role = "agent"
     session.agent_id = info.id
     agent.session_id = session.id
     agent.peer = session.peer
+    agent.via = session.via
+    agent.registered_at = state.now - session.age_s
+    session.age_s = 0.0
+    agent.max_message_bytes = min(
+        session.max_message_bytes, request.max_message_bytes or session.max_message_bytes
+    )
     agent.boot_id = request.boot_id
     agent.incarnation = request.incarnation
     describe(state, agent, info)
@@ -91,7 +98,24 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     state.at(agent.lease_deadline, on_lease_deadline, agent.id)
     state.move_agent(agent, AgentState.DRAINING if agent.drain else AgentState.READY)
     state.send(session.id, Registered(version, agent.heartbeat_s, lease_s(state, agent), state.master_id))
-    reconcile(state, agent, request.tasks)
+    reconcile(state, agent, request.tasks, same_process)
+
+
+def _moved_on(state: MasterState, agent: AgentRecord, session: Session, request: Register) -> bool:
+    """Return whether the agent has registered elsewhere since, and end this session then.
+
+    A gateway that was cut off registers the devices it knew again, also one that has roamed to another
+    gateway meanwhile.
+    """
+    if (
+        agent.session_id == session.id
+        or agent.incarnation != request.incarnation
+        or state.now - session.age_s >= agent.registered_at
+    ):
+        return False
+    text = f"agent {agent.id} has registered elsewhere since"
+    state.close_session(session.id, RefusalCode.SESSION_REPLACED, text)
+    return True
 
 
 def _same_agent(state: MasterState, agent: AgentRecord, session: Session, request: Register) -> bool:
@@ -128,8 +152,14 @@ def _same_agent(state: MasterState, agent: AgentRecord, session: Session, reques
     return True
 
 
-def reconcile(state: MasterState, agent: AgentRecord, reports: tuple[TaskReport, ...]) -> None:
-    """Compare what a registering agent runs with what it should run; orders are the difference."""
+def reconcile(
+    state: MasterState, agent: AgentRecord, reports: tuple[TaskReport, ...], same_process: bool
+) -> None:
+    """Compare what a registering agent runs with what it should run; orders are the difference.
+
+    Parameters:
+        same_process: it is the process that was connected before, which forgets no task that runs.
+    """
     reported: dict[TaskId, int] = {}
     for report in reports:
         reported[report.task_id] = max(report.attempt, reported.get(report.task_id, 0))
@@ -156,7 +186,7 @@ def reconcile(state: MasterState, agent: AgentRecord, reports: tuple[TaskReport,
             state.drop_ghost(agent, task_id, attempt)
     for task_id, holding in list(agent.holdings.items()):
         if reported.get(task_id, 0) < holding.attempt:
-            missing(state, agent, state.tasks[task_id])
+            missing(state, agent, state.tasks[task_id], same_process)
     resend_orders(state, agent, at_once=True)
 
 
@@ -189,8 +219,14 @@ def take_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: 
     state.move_task(task, report.state, Reason.AGENT_RETURNED, "agent", text)
 
 
-def missing(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
+def missing(state: MasterState, agent: AgentRecord, task: TaskRecord, same_process: bool) -> None:
     """The agent does not know an attempt that it should run."""
+    if task.confirmed and same_process:
+        # It ended, and somebody acknowledged that who could not tell us yet: a gateway that is cut off.
+        # The agent answers a repeated order with how the attempt ended; if the gateway is first, good.
+        task.confirmed = False
+        task.status_seq = 0
+        state.dirty["task", task.id] = None
     if not task.confirmed:
         # It never confirmed the launch: the order was lost and goes out again.
         if task.state is TaskState.UNREACHABLE and not task.kill_reason:
@@ -210,17 +246,30 @@ def heard(state: MasterState, agent: AgentRecord) -> None:
     agent.lease_deadline = state.now + lease_s(state, agent)
 
 
-def heartbeat(state: MasterState, agent: AgentRecord) -> None:
-    """Answer a heartbeat: new cadence if it changed, and orders that were not confirmed."""
+def heartbeat(state: MasterState, agent: AgentRecord, *, by_gateway: bool = False) -> None:
+    """Answer a heartbeat: new cadence if it changed, and orders that were not confirmed.
+
+    Parameters:
+        by_gateway: the agent's gateway has heard it, and has answered already.
+    """
     wanted_s = cadence(state, agent.info)
     if abs(wanted_s - agent.heartbeat_s) > CADENCE_TOLERANCE * agent.heartbeat_s:
         agent.heartbeat_s = wanted_s
         heard(state, agent)
         state.send(agent.session_id, HeartbeatAck(wanted_s, lease_s(state, agent)))
-    else:
+    elif not by_gateway:
         state.send(agent.session_id, HeartbeatAck())
     if agent.unconfirmed:
         resend_orders(state, agent)
+
+
+def heard_by_gateway(state: MasterState, session_id: SessionId) -> None:
+    """An agent lives, says its gateway. Orders that it has not confirmed are repeated as with a
+    heartbeat of its own."""
+    session = state.sessions.get(session_id)
+    agent = state.agents.get(session.agent_id) if session is not None and session.agent_id else None
+    if agent is not None and agent.session_id == session_id:
+        heartbeat(state, agent, by_gateway=True)
 
 
 def inventory(state: MasterState, agent: AgentRecord, change: Inventory) -> None:

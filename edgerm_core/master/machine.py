@@ -21,9 +21,11 @@ from edgerm_core.master.events import (
     BlobRemoved,
     BlobStored,
     Event,
+    Heard,
     Received,
     SessionClosed,
     SessionOpened,
+    Undeliverable,
 )
 from edgerm_core.master.placement import Placer
 from edgerm_core.master.queries import agent_row, answer, framework_row, task_row
@@ -54,6 +56,7 @@ from edgerm_core.messages import (
     Suppress,
     TaskAcknowledge,
     Unsubscribe,
+    Usage,
 )
 from edgerm_core.tasks import Reason
 
@@ -105,9 +108,14 @@ class Machine:
                 if session is not None:
                     self._receive(session, message)
             case SessionOpened():
-                sessions.opened(state, event.session_id, event.peer, event.identity, event.push)
+                sessions.opened(state, event)
             case SessionClosed():
                 sessions.closed(state, event.session_id, event.reason)
+            case Heard(session_ids):
+                for session_id in session_ids:
+                    agents.heard_by_gateway(state, session_id)
+            case Undeliverable():
+                tasks.undeliverable(state, event.session_id, event.launch, event.size_bytes)
             case BlobStored(blob, size):
                 state.blobs[blob] = size
                 tasks.on_blob_stored(state, blob)
@@ -134,7 +142,11 @@ class Machine:
             return
         if role != "agent" and isinstance(message, Heartbeat):
             return  # A peer that cannot be pushed to asks for what waits; the transport delivers it.
-        if role == "agent":
+        if role == "custody":
+            if isinstance(message, StatusUpdate):
+                statuses.on_custody(state, session, message)
+                return
+        elif role == "agent":
             assert session.agent_id is not None
             agent = state.agents.get(session.agent_id)
             if agent is None or agent.session_id != session.id:
@@ -260,6 +272,7 @@ _AGENT: Final[dict[type, _Handler]] = {
     Heartbeat: lambda state, _, agent, __: agents.heartbeat(state, agent),
     StatusUpdate: lambda state, session, agent, m: statuses.on_status(state, agent, session.id, m),
     Inventory: lambda state, _, agent, m: agents.inventory(state, agent, m),
+    Usage: lambda state, _, agent, m: statuses.on_usage(state, agent, m),
     LogData: lambda state, _, agent, m: logs.answer(state, agent.id, m),
     Register: lambda state, session, _, m: agents.register(state, session, m),
 }

@@ -12,7 +12,7 @@ from edgerm_core.limits import ORDER_RESEND_S
 from edgerm_core.master.records import AgentRecord, TaskRecord
 from edgerm_core.master.state import MasterState
 from edgerm_core.messages import Kill, Launch
-from edgerm_core.tasks import Reason, TaskState
+from edgerm_core.tasks import Reason
 
 
 def order_launch(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
@@ -65,7 +65,7 @@ def resend_orders(state: MasterState, agent: AgentRecord, *, at_once: bool = Fal
         elif at_once or state.now - task.sent_at >= ORDER_RESEND_S:
             if task.kill_reason:
                 order_kill(state, agent, task)
-            elif task.state is TaskState.STAGING:
+            elif not task.confirmed:
                 order_launch(state, agent, task)
             else:
                 agent.unconfirmed.discard(task_id)

@@ -115,7 +115,7 @@ def agent_row(state: MasterState, agent: AgentRecord) -> Row:
         "state": agent.state.name,
         "connected": agent.session_id is not None,
         "peer": agent.peer,
-        "via": "",
+        "via": _agent_name(state, agent.via),
         "totals": resources_row(agent.totals),
         "free": resources_row(agent.free),
         "tasks": len(agent.holdings),
@@ -140,6 +140,11 @@ def agent_row(state: MasterState, agent: AgentRecord) -> Row:
         "heartbeat_s": agent.heartbeat_s,
         "last_heard_s": round(max(0.0, state.now - agent.last_heard), 3),
     }
+
+
+def _agent_name(state: MasterState, agent_id: AgentId | None) -> str:
+    agent = state.agents.get(agent_id) if agent_id else None
+    return (agent.info.name or agent.id) if agent else (agent_id or "")
 
 
 def resources_row(resources: Resources) -> Row:
@@ -256,7 +261,26 @@ def task_row(state: MasterState, task: TaskRecord) -> Row:
         "exit_code": task.exit_code,
         "signal": task.signal,
         "result": task.result,
+        "usage": usage_row(task),
         "desired": "stop" if task.kill_reason or task.state.terminal else "run",
+    }
+
+
+def usage_row(task: TaskRecord) -> Row | None:
+    """Return what the current attempt used when its agent last told, or None. `cpus` is how many
+    processors it kept busy between the last two figures."""
+    usage = task.usage
+    if usage is None or usage.attempt != task.attempt:
+        return None
+    figures = usage.figures
+    return {
+        "cpus": None if usage.cpus is None or task.state.terminal else round(usage.cpus, 3),
+        "cpu_s": None if figures.cpu_ms is None else figures.cpu_ms / 1000,
+        "mem_mib": None if figures.mem_kib is None else round(figures.mem_kib / 1024, 2),
+        "mem_peak_mib": None if figures.mem_peak_kib is None else round(figures.mem_peak_kib / 1024, 2),
+        "net_rx_bytes": figures.net_rx_bytes,
+        "net_tx_bytes": figures.net_tx_bytes,
+        "at": usage.at,
     }
 
 

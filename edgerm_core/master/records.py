@@ -13,6 +13,8 @@ from edgerm_core.agents import AgentInfo, AgentState
 from edgerm_core.attributes import Attributes
 from edgerm_core.frameworks import FrameworkInfo, FrameworkState
 from edgerm_core.ids import AgentId, FrameworkId, OfferId, SessionId, TaskId
+from edgerm_core.limits import MAX_MESSAGE_BYTES
+from edgerm_core.messages import TaskUsage
 from edgerm_core.resources import EMPTY, UNIT, Device, Resources
 from edgerm_core.tasks import StoryEntry, TaskSpec, TaskState
 
@@ -23,16 +25,33 @@ _versions = itertools.count(1)
 class Session:
     """One connection. Before its greeting, `role` is empty."""
 
-    __slots__ = ("agent_id", "framework_id", "id", "identity", "peer", "push", "role")
+    __slots__ = (
+        "age_s",
+        "agent_id",
+        "framework_id",
+        "id",
+        "identity",
+        "max_message_bytes",
+        "peer",
+        "push",
+        "role",
+        "via",
+    )
 
     def __init__(self, session_id: SessionId, peer: str, identity: str | None, push: bool) -> None:
         self.id = session_id
         self.peer = peer
         self.identity = identity
         self.push = push
-        #: "", "agent", "framework" or "operator".
+        self.max_message_bytes = MAX_MESSAGE_BYTES
+        #: The gateway that relays it, or None.
+        self.via: AgentId | None = None
+        #: How long ago a relayed device had registered with its gateway when this session began.
+        self.age_s = 0.0
+        #: "", "agent", "framework", "operator", or "custody": a gateway hands in status updates of an
+        #: agent that is not there any more.
         self.role = ""
-        #: Set with role "agent".
+        #: Set with the roles "agent" and "custody".
         self.agent_id: AgentId | None = None
         #: Set with role "framework".
         self.framework_id: FrameworkId | None = None
@@ -78,16 +97,19 @@ class AgentRecord:
         "info",
         "last_heard",
         "lease_deadline",
+        "max_message_bytes",
         "offers",
         "old_incarnations",
         "overbooked",
         "peer",
+        "registered_at",
         "session_id",
         "state",
         "static_version",
         "totals",
         "unconfirmed",
         "unreachable_since",
+        "via",
     )
 
     def __init__(self, info: AgentInfo) -> None:
@@ -100,6 +122,12 @@ class AgentRecord:
         #: Its live session, or None.
         self.session_id: SessionId | None = None
         self.peer = ""
+        #: The gateway that relays that session, or relayed the last one; None: the agent has its own.
+        self.via: AgentId | None = None
+        #: When it last registered, here or with the gateway.
+        self.registered_at = 0.0
+        #: The largest message its connection takes.
+        self.max_message_bytes = MAX_MESSAGE_BYTES
         #: The operator wants it empty. Survives unreachability, unlike the state DRAINING.
         self.drain = False
         self.heartbeat_s = 0.0
@@ -157,6 +185,23 @@ class AgentRecord:
         self.fair_totals = fair_amounts(self.totals, self.devices)
 
 
+class UsageRecord:
+    """What an attempt uses."""
+
+    __slots__ = ("at", "attempt", "cpus", "figures")
+
+    def __init__(self, figures: TaskUsage, at: float, before: UsageRecord | None) -> None:
+        self.figures = figures
+        self.attempt = figures.attempt
+        self.at = at
+        #: Processors kept busy since the figures before; None with the first ones.
+        self.cpus: float | None = None
+        if before is not None and before.attempt == figures.attempt and at > before.at:
+            now_ms, then_ms = figures.cpu_ms, before.figures.cpu_ms
+            if now_ms is not None and then_ms is not None and now_ms >= then_ms:
+                self.cpus = (now_ms - then_ms) / 1000 / (at - before.at)
+
+
 class TaskRecord:
     """A task, from its submission until it is forgotten."""
 
@@ -190,6 +235,7 @@ class TaskRecord:
         "status_seq",
         "story",
         "submitted_at",
+        "usage",
         "version",
     )
 
@@ -246,6 +292,8 @@ class TaskRecord:
         self.result: bytes | None = None
         #: The framework has seen the end.
         self.acknowledged = False
+        #: What the current attempt used when its agent last told; not written down.
+        self.usage: UsageRecord | None = None
         self.story: list[StoryEntry] = []
 
 

@@ -8,15 +8,24 @@ from typing import Any
 from edgerm_core.ids import SessionId
 from edgerm_core.limits import GREETING_TIMEOUT_S
 from edgerm_core.master import agents, frameworks, logs
+from edgerm_core.master.events import SessionOpened
 from edgerm_core.master.records import Session
 from edgerm_core.master.state import MasterState
 from edgerm_core.messages import Greet, Greeted, RefusalCode, negotiate
 
 
-def opened(state: MasterState, session_id: SessionId, peer: str, identity: str | None, push: bool) -> None:
+def opened(state: MasterState, event: SessionOpened) -> None:
     """Somebody connected and has a while to say who it is."""
-    state.sessions[session_id] = Session(session_id, peer, identity, push)
-    state.at(state.now + GREETING_TIMEOUT_S, on_greeting_timeout, session_id)
+    session = Session(event.session_id, event.peer, event.identity, event.push)
+    session.max_message_bytes = event.max_message_bytes
+    session.via = event.via
+    session.age_s = event.age_s
+    state.sessions[session.id] = session
+    if event.custody_of is not None:
+        session.role = "custody"
+        session.agent_id = event.custody_of
+    else:
+        state.at(state.now + GREETING_TIMEOUT_S, on_greeting_timeout, session.id)
 
 
 def on_greeting_timeout(state: MasterState, session_id: Any) -> None:

@@ -7,10 +7,10 @@ import logging
 from edgerm_core.ids import SessionId, format_task_id
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.master.orders import order_ghost_kill, order_kill
-from edgerm_core.master.records import AgentRecord, TaskRecord
+from edgerm_core.master.records import AgentRecord, Session, TaskRecord, UsageRecord
 from edgerm_core.master.state import MasterState
 from edgerm_core.master.tasks import attempt_ended
-from edgerm_core.messages import Acknowledge, StatusUpdate
+from edgerm_core.messages import Acknowledge, StatusUpdate, Usage
 from edgerm_core.tasks import TRANSITIONS, TaskState
 
 REPORTABLE = frozenset(
@@ -31,18 +31,19 @@ REPORTABLE = frozenset(
 def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, update: StatusUpdate) -> None:
     """Take in one status update.
 
-    Of the current attempt, the update after the last one counts; one that was seen before is
-    acknowledged again; one that is ahead is ignored, since what is missing will be sent again with
-    it. Of any other attempt, everything is acknowledged and a run that goes on is killed.
+    Of the current attempt, each update counts that is later than the last one; one that was seen
+    before is acknowledged again. Who holds updates for long may leave out what later ones supersede, so
+    numbers may be missing. Of any other attempt, everything is acknowledged and a run that goes on is
+    killed.
     """
     if update.state not in REPORTABLE:
         acknowledge(state, session_id, update)
         return
     task = state.tasks.get(update.task_id)
+    if task is not None and update.state.terminal:
+        take_back_end(state, agent, task, update)
     if task is None or update.attempt != task.attempt or update.task_id not in agent.holdings:
         on_stale_status(state, agent, session_id, update)
-        return
-    if update.seq > task.status_seq + 1:
         return
     acknowledge(state, session_id, update)
     if update.seq <= task.status_seq or task.state.terminal:
@@ -50,6 +51,40 @@ def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, upd
     task.status_seq = update.seq
     task.confirmed = True
     take_in(state, agent, task, update)
+
+
+def on_custody(state: MasterState, session: Session, update: StatusUpdate) -> None:
+    """Take in what an agent that is not there any more once said to a gateway.
+
+    An end counts wherever the agent is. How its tasks stood until then counts only while the agent is
+    connected, elsewhere: of one that is away it is no longer known whether it is still so.
+    """
+    agent = state.agents.get(session.agent_id) if session.agent_id else None
+    if agent is None or (agent.session_id is None and not update.state.terminal):
+        acknowledge(state, session.id, update)
+        return
+    on_status(state, agent, session.id, update)
+
+
+def take_back_end(
+    state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate
+) -> None:
+    """A run that was given up has ended before a replacement was placed: let its end count after all."""
+    if (
+        task.state is TaskState.PENDING
+        and update.attempt == task.attempt
+        and (task.id, task.attempt) in agent.ghosts
+    ):
+        state.unqueue_task(task)
+        state.from_ghost(agent, task.id, task.attempt)
+
+
+def on_usage(state: MasterState, agent: AgentRecord, message: Usage) -> None:
+    """Note what tasks use, for listings. Not a change: nothing is written and nobody is told."""
+    for figures in message.tasks:
+        task = state.tasks.get(figures.task_id)
+        if task is not None and figures.attempt == task.attempt and task.agent_id == agent.id:
+            task.usage = UsageRecord(figures, state.now, task.usage)
 
 
 def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate) -> None:

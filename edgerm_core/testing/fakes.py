@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from edgerm_core.agents import Fingerprint
 from edgerm_core.errors import TaskLost
 from edgerm_core.ids import TaskId
-from edgerm_core.interfaces import Executor, Sandbox, TaskHandle, TaskLaunch
+from edgerm_core.interfaces import Executor, Sandbox, TaskHandle, TaskLaunch, TaskStats
 from edgerm_core.tasks import ExitResult, Reason
 
 RunKey = tuple[TaskId, int, int]
@@ -28,6 +28,7 @@ class Script(msgspec.Struct):
     Attributes:
         exits: how it ends as soon as it has started; None: it runs until told (`FakeExecutor.exit`).
         start_hangs: `start` waits until cancelled or until `FakeExecutor.go_on`.
+        reports: what `start` says about its progress, before it hangs or ends.
         start_error: what `start` raises.
         wait_error: what `wait` raises.
         deaf: `stop` never returns and ends nothing.
@@ -35,6 +36,7 @@ class Script(msgspec.Struct):
 
     exits: ExitResult | None = None
     start_hangs: bool = False
+    reports: tuple[str, ...] = ()
     start_error: Exception | None = None
     wait_error: Exception | None = None
     deaf: bool = False
@@ -50,6 +52,8 @@ class FakeExecutor(Executor):
         running: runs that have started and not been destroyed.
         stopped: handles and grace periods that `stop` was called with.
         sandboxes: the sandbox of each run.
+        swept: what `sweep` was called with.
+        usage: what `stats` returns. Replace it.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class FakeExecutor(Executor):
         self.running: set[RunKey] = set()
         self.sandboxes: dict[RunKey, Sandbox] = {}
         self.closed = False
+        self.swept: list[list[TaskHandle]] = []
+        self.usage = TaskStats()
         self._survivors = dict(survivors or {})
         self._scripts: dict[RunKey, Script] = {}
         self._results: dict[RunKey, ExitResult] = {}
@@ -102,6 +108,8 @@ class FakeExecutor(Executor):
         self.started.append(launch)
         self.sandboxes[key] = sandbox
         self._notify()
+        for text in script.reports:
+            sandbox.report(text)
         while script.start_hangs:
             await self._changed.wait()
         if script.start_error is not None:
@@ -147,6 +155,14 @@ class FakeExecutor(Executor):
             self._results[key] = result
         self._notify()
         return handle
+
+    async def sweep(self, kept: Sequence[TaskHandle]) -> None:
+        """See `Executor.sweep`."""
+        self.swept.append(list(kept))
+
+    async def stats(self, handle: TaskHandle) -> TaskStats:
+        """See `Executor.stats`."""
+        return self.usage
 
     async def close(self) -> None:
         """See `Executor.close`."""

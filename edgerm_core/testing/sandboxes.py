@@ -13,6 +13,7 @@ class DirectorySandbox:
     def __init__(self, base: Path, log_limit_bytes: int = LOG_RING_BYTES) -> None:
         self._base = base
         self._log_limit_bytes = log_limit_bytes
+        self.reports: list[str] = []
 
     @property
     def work_dir(self) -> Path:
@@ -29,6 +30,9 @@ class DirectorySandbox:
     @property
     def log_limit_bytes(self) -> int:
         return self._log_limit_bytes
+
+    def report(self, text: str) -> None:
+        self.reports.append(text)
 
     def _directory(self, name: str) -> Path:
         path = self._base / name

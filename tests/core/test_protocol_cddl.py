@@ -177,7 +177,7 @@ def test_whatever_we_send_satisfies_its_rule(
 @pytest.mark.parametrize(
     "raw",
     [
-        [3, "later"],
+        [3, [], "later"],
         [7, 1, 1, 1, "later"],
         [6, 1, 1, 1, 4, "r", "m", 0, None, None, None, 0, "later", ["x"]],
         [31, [1], 5],

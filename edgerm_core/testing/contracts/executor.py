@@ -29,6 +29,7 @@ from edgerm_core.errors import ExecutorError, SpecError, TaskLost
 from edgerm_core.interfaces import Executor, TaskHandle, TaskLaunch
 from edgerm_core.logs import STDOUT, LogReader
 from edgerm_core.tasks import ExitResult, Reason
+from edgerm_core.testing.contracts.asynchronous import AsyncContract
 from edgerm_core.testing.sandboxes import DirectorySandbox
 
 PATIENCE_S: Final = 30.0
@@ -100,10 +101,8 @@ class Workloads(abc.ABC):
         return False
 
 
-class ExecutorContract:
+class ExecutorContract(AsyncContract):
     """Subclass it, name the subclass `Test…`, and override the first two fixtures."""
-
-    pytestmark = pytest.mark.anyio
 
     @pytest.fixture
     def make_executor(self) -> MakeExecutor:
@@ -361,6 +360,29 @@ class ExecutorContract:
         with anyio.fail_after(PATIENCE_S):
             recovered = await run.executor.recover(handle)
             assert (await run.executor.wait(recovered)).exit_code == 42
+
+    async def test_a_sweep_ends_what_nobody_claims_and_nothing_else(
+        self, run: RunStarter, workloads: Workloads
+    ) -> None:
+        await run.need("survives_agent_restart")
+        forgotten, kept = workloads.runs(), workloads.runs()
+        await run(forgotten)
+        handle = await run(kept)
+        await run.restart_agent()
+        with anyio.fail_after(PATIENCE_S):
+            await run.executor.fingerprint()
+            await run.executor.sweep([handle])
+            await run.executor.sweep([handle])
+            assert not workloads.alive(forgotten)
+            recovered = await run.executor.recover(handle)
+            with anyio.move_on_after(0.1) as scope:
+                await run.executor.wait(recovered)
+            assert scope.cancelled_caught, "it was swept away"
+
+    async def test_a_sweep_where_nothing_was_left_does_nothing(self, run: RunStarter) -> None:
+        with anyio.fail_after(PATIENCE_S):
+            await run.executor.fingerprint()
+            await run.executor.sweep([])
 
     async def test_recovering_what_is_gone_raises_task_lost(
         self, run: RunStarter, workloads: Workloads

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import pwd
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,6 +162,19 @@ class ProcessExecutor(Executor):
                 f"process ended while its keeper was gone"
             )
         return handle
+
+    async def sweep(self, kept: Sequence[TaskHandle]) -> None:
+        known = {str(handle.data.get("key")) for handle in kept}
+        try:
+            keeper = await self._keeper.existing()
+            if keeper is None:
+                return
+            for key in (await keeper.request("runs"))["keys"]:
+                if key not in known:
+                    log.warning("ending %s: the agent has no record of having started it", key)
+                    await keeper.request("destroy", run={"key": key})
+        except (KeeperGone, ExecutorError) as error:
+            log.error("the keeper in %s cannot be asked what it runs: %s", self._base_dir, error)
 
     async def stats(self, handle: TaskHandle) -> TaskStats:
         data = _read_handle(handle)

@@ -8,7 +8,7 @@ down how they ended and tells every agent process that is connected. One thread 
 the standard library, as little of it as possible, since it stays in memory on small machines.
 
 Protocol, over the unix socket `keeper.sock` in BASE_DIR (mode 0600): one JSON object a line. Requests
-carry `id` and `op` (start, attach, stop, destroy, stats, hello); the answer repeats `id`. When a run
+carry `id` and `op` (start, attach, stop, destroy, stats, runs, hello); the answer repeats `id`. When a run
 ends everybody who is connected gets `{"exit": key, "record": ...}`. Every request may be repeated.
 
 The keeper ends when nothing runs and nobody has been connected for a while. It daemonises itself: the
@@ -92,6 +92,7 @@ class Keeper:
             "stop": self._stop,
             "destroy": self._destroy,
             "stats": self._stats,
+            "runs": self._list,
         }
 
     def serve(self) -> None:
@@ -347,6 +348,9 @@ class Keeper:
     def _stats(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         run = self._runs.get(request["key"])
         return {"usage": None if run is None else run.usage()}
+
+    def _list(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        return {"keys": list(self._runs)}
 
     # --- clients ---
 

@@ -199,6 +199,17 @@ class KeeperClient:
                 self._connection = await self._connect()
             return self._connection
 
+    async def existing(self) -> KeeperConnection | None:
+        """Return a connection to the keeper that an earlier agent process left; None if there is none.
+
+        Raises:
+            ExecutorError: if it is of another version.
+        """
+        async with self._connecting:
+            if self._connection is None and not self._closed and (stream := await self._dial()) is not None:
+                self._connection = await self._greet(stream)
+            return self._connection
+
     async def close(self) -> None:
         """Close the connection; the keeper and its runs go on. Idempotent."""
         self._closed = True
@@ -209,25 +220,31 @@ class KeeperClient:
         for _ in range(CONNECT_TRIES):
             stream = await self._dial()
             if stream is not None:
-                connection = KeeperConnection(stream, self._on_exit)
-                try:
-                    hello = await connection.request("hello")
-                except KeeperGone:
-                    await connection.close()
-                    continue
-                if hello.get("protocol") != PROTOCOL:
-                    await connection.close()
-                    raise ExecutorError(
-                        f"the keeper in {self._base_dir} is of another version of edgerm-executor-process "
-                        f"(protocol {hello.get('protocol')}, this is {PROTOCOL}): let its tasks end first"
-                    )
-                return connection
-            if await self._launch() == ALREADY_RUNNING_EXIT:
+                connection = await self._greet(stream)
+                if connection is not None:
+                    return connection
+            elif await self._launch() == ALREADY_RUNNING_EXIT:
                 await anyio.sleep(CONNECT_RETRY_S)
         raise ExecutorError(
             f"the keeper in {self._base_dir} owns its directory but does not answer: see {LOG_NAME} there",
             recoverable=True,
         )
+
+    async def _greet(self, stream: SocketStream) -> KeeperConnection | None:
+        """Return a connection once the keeper has answered; None if it is gone."""
+        connection = KeeperConnection(stream, self._on_exit)
+        try:
+            hello = await connection.request("hello")
+        except KeeperGone:
+            await connection.close()
+            return None
+        if hello.get("protocol") != PROTOCOL:
+            await connection.close()
+            raise ExecutorError(
+                f"the keeper in {self._base_dir} is of another version of edgerm-executor-process "
+                f"(protocol {hello.get('protocol')}, this is {PROTOCOL}): let its tasks end first"
+            )
+        return connection
 
     async def _dial(self) -> SocketStream | None:
         """Return a stream; None if nobody listens."""

@@ -16,6 +16,7 @@ import pytest
 
 from edgerm_core.agent import execution
 from edgerm_core.agent.runner import run_agent
+from edgerm_core.agents import Fingerprint
 from edgerm_core.builtin import memory_transport, static_devices
 from edgerm_core.builtin.memory_transport import MemoryTransport
 from edgerm_core.codec import decode_batch, encode_batch
@@ -31,7 +32,7 @@ from edgerm_core.errors import (
 )
 from edgerm_core.hookspecs import hookimpl
 from edgerm_core.ids import BlobId, TaskId, blob_id
-from edgerm_core.interfaces import Connection, Executor, Fence, Provider, TaskLaunch
+from edgerm_core.interfaces import Connection, Executor, Fence, Provider, TaskHandle, TaskLaunch, TaskStats
 from edgerm_core.limits import BLOB_CHUNK_BYTES
 from edgerm_core.logs import STDOUT, LogWriter
 from edgerm_core.messages import (
@@ -40,6 +41,7 @@ from edgerm_core.messages import (
     BlobGet,
     Failed,
     Heartbeat,
+    Inventory,
     Kill,
     Launch,
     LogData,
@@ -50,12 +52,14 @@ from edgerm_core.messages import (
     Register,
     Registered,
     StatusUpdate,
+    TaskUsage,
+    Usage,
 )
 from edgerm_core.plugins import Plugins
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import ExitResult, File, Implementation, Reason, RestartPolicy, TaskState, Volume
 from edgerm_core.testing.agents import a_launch
-from edgerm_core.testing.fakes import FakeExecutor, Script
+from edgerm_core.testing.fakes import FakeExecutor, RunKey, Script
 
 pytestmark = pytest.mark.anyio
 
@@ -370,6 +374,76 @@ async def test_a_start_that_hangs_is_given_up(site: Site, monkeypatch: pytest.Mo
         end = await site.master.ended()
     assert end.state is TaskState.FAILED
     assert "did not start" in end.message
+
+
+async def test_a_long_start_says_how_far_it_is(site: Site) -> None:
+    site.executor.script = lambda launch: Script(start_hangs=True, reports=("pulling: 1 of 2", "too soon"))
+    async with site.agent():
+        await site.master.send(a_launch())
+        await site.master.reached(TaskState.STARTING)
+        site.executor.go_on()
+        await site.master.reached(TaskState.RUNNING)
+    said = [(u.state, u.reason, u.message) for u in site.master.all(StatusUpdate)]
+    assert (TaskState.STARTING, Reason.STARTING, "pulling: 1 of 2") in said
+    assert not [message for *_, message in said if message == "too soon"]
+
+
+async def test_a_start_that_reports_may_take_longer_than_a_silent_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "START_TIMEOUT_S", 0.4)
+    site.executor.script = lambda launch: RUNS_ON if launch.task_id == 2 else Script(start_hangs=True)
+    async with site.agent():
+        await site.master.send(a_launch())
+        await site.executor.until(lambda: bool(site.executor.sandboxes))
+        (sandbox,) = site.executor.sandboxes.values()
+        for _ in range(8):
+            await anyio.sleep(0.1)
+            sandbox.report("still pulling")
+        site.executor.go_on()
+        await site.master.reached(TaskState.RUNNING)
+
+
+async def test_runs_that_no_record_knows_are_swept_away_before_anything_else(site: Site) -> None:
+    site.executor.script = lambda launch: RUNS_ON
+    async with site.agent():
+        await site.master.send(a_launch())
+        await site.master.reached(TaskState.RUNNING)
+    survivor: RunKey = (TaskId(1), 1, 0)
+    before, site.executor = site.executor, FakeExecutor(survivors={survivor: None})
+    async with site.agent():
+        await site.executor.until(lambda: bool(site.executor.running))
+    assert before.swept == [[]]
+    assert site.executor.swept == [[TaskHandle("fake", data={"key": [1, 1, 0]})]]
+
+
+async def test_what_tasks_use_is_told_when_it_has_changed(site: Site) -> None:
+    site.executor.script = lambda launch: RUNS_ON
+    site.executor.usage = TaskStats(1.5, 4 << 20)
+    async with site.agent(agent="usage_every_s = 0.05"):
+        await site.master.send(a_launch())
+        await site.master.until(lambda: site.master.all(Usage))
+        site.executor.usage = TaskStats(2.5, 4 << 20)
+        await site.master.until(lambda: len(site.master.all(Usage)) == 2)
+    first, second = [message.tasks for message in site.master.all(Usage)]
+    assert first == (TaskUsage(TaskId(1), 1, 1500, 4096),)
+    assert second == (TaskUsage(TaskId(1), 1, 2500, 4096),)
+
+
+async def test_an_executor_that_turns_out_to_be_gone_is_looked_at_at_once(site: Site) -> None:
+    gone = ExecutorError("the engine does not answer", reason=Reason.EXECUTOR_UNAVAILABLE)
+
+    def fail(launch: TaskLaunch) -> Script:
+        site.executor.fingerprinted = Fingerprint("fake", healthy=False, problem="no engine")
+        return Script(start_error=gone)
+
+    site.executor.script = fail
+    async with site.agent():
+        await site.master.send(a_launch())
+        assert (await site.master.ended()).state is TaskState.DROPPED
+        await site.master.until(lambda: site.master.all(Inventory))
+    (inventory,) = site.master.all(Inventory)
+    assert inventory.executors == (site.executor.fingerprinted,)
 
 
 async def test_a_kill_while_it_starts_cancels_the_start(site: Site) -> None:

@@ -107,6 +107,17 @@ def test_any_other_refusal_means_come_back_later(bench: AgentBench, code: str) -
     assert bench.agent.session.registered
 
 
+def test_speaking_without_an_answer_is_no_sign_of_life(bench: AgentBench) -> None:
+    """A followed log may keep the link busy for ever although nobody listens."""
+    started = bench.now
+    while bench.now < started + LEASE_S - 1:
+        bench.pass_time(1.0)
+        bench.tell(events.FrameSent(bench.session))
+    assert sum(isinstance(message, Heartbeat) for message in bench.sent) == 3
+    bench.pass_time(1.0)
+    assert bench.take(effects.Disconnect)
+
+
 def test_news_of_an_older_session_is_ignored(bench: AgentBench) -> None:
     old = bench.session
     bench.lose()

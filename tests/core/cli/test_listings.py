@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from edgerm_core.cli.listings import AGENT_COLUMNS, FRAMEWORK_COLUMNS, task_columns
@@ -37,12 +38,40 @@ def test_task_row_for_a_person() -> None:
     titles, line, rest = format_table(task_columns(1110.0), [TASK]).split("\n")
     assert rest == ""
     assert titles.split() == (
-        ["ID", "NAME", "FRAMEWORK", "STATE", "AGENT", "EXECUTOR", "RESOURCES", "RESTARTS", "SINCE", "WHY"]
+        [
+            "ID",
+            "NAME",
+            "FRAMEWORK",
+            "STATE",
+            "AGENT",
+            "EXECUTOR",
+            "RESOURCES",
+            "USES",
+            "RESTARTS",
+            "SINCE",
+            "WHY",
+        ]
     )
     assert line.split(maxsplit=10) == [
         "t5", "hello", "lab", "FAILED", "pi4", "process", "cpus=0.5", "mem=64", "2", "10s",
         "exit-code: exited with code 3",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("usage", "text"),
+    [
+        (None, ""),
+        ({"cpus": 0.4167, "cpu_s": 9.0, "mem_mib": 12.34}, "0.42 cpus, 12.3 MiB"),
+        ({"cpus": None, "cpu_s": 9.04, "mem_mib": None}, "9.0 s cpu"),
+        ({"net_rx_bytes": 1234, "net_tx_bytes": 98}, "net 1.2k/98"),
+        ({"net_rx_bytes": 56_700_000, "net_tx_bytes": 7_890_000_000}, "net 57M/7.9G"),
+        ({"cpus": None, "cpu_s": None, "mem_mib": None}, ""),
+    ],
+)
+def test_what_a_task_uses_is_told_in_units_a_person_reads(usage: Any, text: str) -> None:
+    titles, line, _ = format_table(task_columns(1110.0), [{**TASK, "usage": usage}]).split("\n")
+    assert line[titles.index("USES") : titles.index("RESTARTS")].strip() == text
 
 
 def test_waiting_task_without_agent_still_makes_a_row() -> None:
@@ -66,6 +95,15 @@ def test_agent_row_marks_what_is_unhealthy() -> None:
     assert line.split() == (
         ["pi4", "a-1", "READY", "3", "cpus=1", "cpus=4", "wasm", "docker(unhealthy)", "cam0", "3s", "ago"]
     )
+
+
+def test_why_an_executor_does_not_work_is_said_below_the_agents(
+    operator: Any, invoke: Callable[..., Result]
+) -> None:
+    sick = {"name": "docker", "healthy": False, "problem": "no engine answers at /run/docker.sock"}
+    operator.rows["agents"] = [{"name": "pi4", "executors": [{"name": "wasm", "healthy": True}, sick]}]
+    assert invoke("agents").stderr == "pi4: executor docker: no engine answers at /run/docker.sock\n"
+    assert invoke("agents", "--json").stderr == ""
 
 
 def test_framework_share_is_shown_in_percent() -> None:

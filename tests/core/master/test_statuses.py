@@ -8,6 +8,7 @@ from edgerm_core.ids import TaskId
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.master.effects import Commit, Send
 from edgerm_core.master.events import BatchEnded, Received
+from edgerm_core.master.queries import task_row
 from edgerm_core.messages import (
     Acknowledge,
     Kill,
@@ -16,6 +17,8 @@ from edgerm_core.messages import (
     Register,
     StatusUpdate,
     TaskReport,
+    TaskUsage,
+    Usage,
 )
 from edgerm_core.tasks import DisconnectPolicy, Reason, TaskState
 from edgerm_core.testing.masters import VERSIONS, MasterBench, ScriptedAgent, spec
@@ -49,6 +52,30 @@ def test_the_end_carries_what_the_agent_reported(
     task = bench.state.tasks[task_id]
     assert (task.state, task.reason, task.message) == (TaskState.FAILED, "signaled", "segfault")
     assert (task.restarts, task.signal, task.exit_code, task.result) == (3, 11, None, b"x")
+
+
+def test_usage_is_kept_for_listings_and_nothing_else(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1)
+    task = bench.state.tasks[task_id]
+    version = task.version
+    agent.send(Usage((TaskUsage(task_id, 1, 1000, 2048, 4096),)))
+    row = task_row(bench.state, task)["usage"]
+    assert (row["cpus"], row["cpu_s"], row["mem_mib"], row["mem_peak_mib"]) == (None, 1.0, 2.0, 4.0)
+    bench.advance(10.0)
+    agent.send(Usage((TaskUsage(task_id, 1, 3500, 2048),)))
+    assert task_row(bench.state, task)["usage"]["cpus"] == 0.25
+    assert task.version == version, "the framework is not told"
+
+
+def test_usage_of_another_attempt_of_another_agent_or_of_no_task_is_left_out(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1)
+    agent.send(Usage((TaskUsage(task_id, 7, 1000), TaskUsage(TaskId(999), 1, 1000))))
+    bench.agent("a2").send(Usage((TaskUsage(task_id, 1, 1000),)))
+    assert task_row(bench.state, bench.state.tasks[task_id])["usage"] is None
 
 
 def test_updates_of_one_batch_are_acknowledged_once_with_the_last_number(
