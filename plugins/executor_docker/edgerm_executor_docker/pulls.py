@@ -1,0 +1,218 @@
+"""Fetches images: each once however many tasks want it, a few at a time, again after a broken transfer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from edgerm_core.errors import ExecutorError
+from edgerm_core.tasks import Reason
+from edgerm_executor_docker.api import Engine
+from edgerm_executor_docker.background import Background
+from edgerm_executor_docker.config import DockerConfig, Registry
+from edgerm_executor_docker.image_name import ImageName
+from edgerm_executor_docker.pull_progress import Progress, is_transient
+from edgerm_executor_docker.streams import EngineGone, EngineRefused
+
+log = logging.getLogger(__name__)
+
+TRIES: Final = 5
+FIRST_RETRY_S: Final = 1.0
+"""Between tries; doubles. Engines keep the layers they have, so each try goes on from there."""
+
+STALL_S: Final = 300.0
+"""An engine that says nothing for so long fetches nothing: slow disks take minutes for a large layer."""
+
+LINGER_S: Final = 600.0
+"""A transfer that no task waits for any more goes on for so long: the next try of the task takes it up."""
+
+AUTH_HEADER: Final = "X-Registry-Auth"
+
+Report = Callable[[str], None]
+
+
+class PullFailed(Exception):
+    """One try failed. `transient`: another may succeed."""
+
+    def __init__(self, message: str, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class _Pull:
+    """One image being fetched."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.done = anyio.Event()
+        self.error: ExecutorError | None = None
+        self.scope = anyio.CancelScope()
+
+    def report(self, text: str) -> None:
+        for report in self.reports:
+            report(text)
+
+
+class Pulls:
+    """All images being fetched.
+
+    Parameters:
+        first_retry_s: before the second try.
+    """
+
+    def __init__(
+        self,
+        config: DockerConfig,
+        engine: Engine,
+        background: Background,
+        first_retry_s: float = FIRST_RETRY_S,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._background = background
+        self._first_retry_s = first_retry_s
+        self._under_way: dict[str, _Pull] = {}
+        self._turn: anyio.Semaphore | None = None
+
+    async def pull(self, image: ImageName, report: Report) -> None:
+        """Fetch an image, or wait for whoever is fetching it. If cancelled, the transfer goes on a while.
+
+        Parameters:
+            report: told how far it has come, in one sentence.
+
+        Raises:
+            ExecutorError: if it cannot be had; with the engine's or the registry's own sentence.
+        """
+        pull = self._under_way.get(image.text)
+        if pull is None:
+            pull = self._under_way[image.text] = _Pull()
+            self._background.spawn(self._run(image, pull))
+        pull.reports.append(report)
+        pull.scope.deadline = float("inf")
+        try:
+            await pull.done.wait()
+        finally:
+            pull.reports.remove(report)
+            if not pull.reports:
+                pull.scope.deadline = anyio.current_time() + LINGER_S
+        if pull.error is not None:
+            raise pull.error
+
+    async def _run(self, image: ImageName, pull: _Pull) -> None:
+        if self._turn is None:
+            self._turn = anyio.Semaphore(self._config.max_pulls)
+        pull.error = ExecutorError(f"pulling {image.text} was broken off", recoverable=True)
+        try:
+            with pull.scope:
+                if self._turn.value == 0:
+                    pull.report(f"waiting to pull {image.text}: {self._config.max_pulls} others are on")
+                async with self._turn:
+                    pull.error = await self._try(image, pull)
+        finally:
+            del self._under_way[image.text]
+            pull.done.set()
+
+    async def _try(self, image: ImageName, pull: _Pull) -> ExecutorError | None:
+        """Try until it is here, cannot be had, or has failed too often."""
+        retry_s = self._first_retry_s
+        for number in range(1, TRIES + 1):
+            pull.report(f"pulling {image.text}")
+            try:
+                await self._once(image, pull)
+                return None
+            except PullFailed as error:
+                if not error.transient:
+                    return ExecutorError(
+                        f"image {image.text} cannot be pulled: {error}", reason=Reason.LAUNCH_FAILED
+                    )
+                problem = str(error)
+            except EngineGone as error:
+                return ExecutorError(str(error), reason=Reason.EXECUTOR_UNAVAILABLE, recoverable=True)
+            if number < TRIES:
+                log.warning("pulling %s failed, next try in %g s: %s", image.text, retry_s, problem)
+                pull.report(f"pulling {image.text} failed, next try in {retry_s:g} s: {problem}")
+                await anyio.sleep(retry_s)
+                retry_s *= 2
+        # No fault of the task: another agent may reach the registry.
+        return ExecutorError(
+            f"image {image.text} could not be pulled in {TRIES} tries: {problem}",
+            reason=Reason.BLOB_UNAVAILABLE,
+            recoverable=True,
+        )
+
+    async def _once(self, image: ImageName, pull: _Pull) -> None:
+        progress = Progress(image.text)
+        header, secret = await self._engine.in_thread(lambda: self._credentials(image.host))
+        headers = {AUTH_HEADER: header} if header else {}
+        query = {"fromImage": image.name, "tag": image.version}
+        try:
+            stream = await self._engine.stream("POST", "/images/create", query, headers=headers)
+        except EngineRefused as error:
+            raise PullFailed(_redacted(error.message, secret), is_transient(error.message)) from None
+        try:
+            lines = stream.lines()
+            while True:
+                with anyio.move_on_after(STALL_S) as scope:
+                    line = await anext(lines, None)
+                if scope.cancelled_caught:
+                    raise PullFailed(f"nothing came for {STALL_S:.0f} s", transient=True)
+                if line is None:
+                    break
+                before = progress.text
+                progress.feed(line)
+                if progress.text != before:
+                    pull.report(progress.text)
+        finally:
+            await stream.close()
+        if progress.error:
+            raise PullFailed(_redacted(progress.error, secret), is_transient(progress.error))
+
+    def _credentials(self, host: str) -> tuple[str, str]:
+        """Return (the header's value, what must not be shown). In a worker thread.
+
+        Raises:
+            PullFailed: if the password file cannot be read.
+        """
+        import docker.auth
+
+        registry = self._config.registries.get(host)
+        if registry is not None:
+            password = _password(host, registry)
+            found = {"username": registry.username, "password": password, "serveraddress": host}
+            return _header(found), password
+        try:
+            known = docker.auth.load_config().resolve_authconfig(host)
+        except Exception as error:  # Whatever a helper program of the user's login does.
+            log.warning("the Docker login for %s cannot be used: %s", host, type(error).__name__)
+            return "", ""
+        if not known:
+            return "", ""
+        return _header(known), str(known.get("password") or known.get("Password") or "")
+
+
+def _header(credentials: dict[str, str]) -> str:
+    import docker.auth
+
+    encoded = docker.auth.encode_header(credentials)
+    return encoded.decode("ascii") if isinstance(encoded, bytes) else str(encoded)
+
+
+def _password(host: str, registry: Registry) -> str:
+    if registry.password:
+        return registry.password
+    try:
+        return Path(registry.password_file).read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, ValueError, IndexError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it holds no password"
+        raise PullFailed(
+            f"the password for {host} cannot be read from {registry.password_file}: {problem}",
+            transient=False,
+        ) from None
+
+
+def _redacted(message: str, secret: str) -> str:
+    return message.replace(secret, "***") if secret else message
