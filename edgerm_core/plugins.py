@@ -3,25 +3,45 @@
 Core's built-ins are plugins too: they come first, through the same hooks. A plugin that cannot be
 imported, has a hook with wrong arguments, or was written for another interface version is disabled
 and named with its problem in `edgerm plugins`; the daemon goes on without it.
+
+Whatever a plugin does when it is imported, asked or created is waited for in a thread of its own: one
+that hangs is given up on after a named time. The thread cannot be ended; it ends with the process.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import itertools
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, cast
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pluggy
 
 from edgerm_core import __version__, hookspecs
 from edgerm_core.config import Config
-from edgerm_core.errors import ConfigError, PluginError
-from edgerm_core.interfaces import API_VERSION, Provider, Transport
+from edgerm_core.errors import ConfigError, EdgermError, PluginError, SpecError
+from edgerm_core.ids import check_name
+from edgerm_core.interfaces import API_VERSION, DeviceDriver, Executor, Provider, Scheduler, Transport
+from edgerm_core.observers import Observer
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOAD_TIMEOUT_S: Final = 20.0
+"""For importing a plugin and asking it what it provides. It should import nothing heavy."""
+
+CREATE_TIMEOUT_S: Final = 60.0
+"""For creating what a plugin provides: the heaviest library, imported on the slowest board."""
+
+MAX_PROVIDERS: Final = 100
+"""Of one hook of one plugin. More is a hook that never comes to an end."""
 
 BUILTINS: Final = {
     "memory": "edgerm_core.builtin.memory_transport",
@@ -56,6 +76,16 @@ HOOK_OF_KIND: Final = {
 }
 
 
+INTERFACE_OF_KIND: Final[dict[str, type]] = {
+    "transport": Transport,
+    "scheduler": Scheduler,
+    "observer": Observer,
+    "executor": Executor,
+    "device_driver": DeviceDriver,
+}
+"""What a factory must return. That of a store returns a function."""
+
+
 class PluginInfo(msgspec.Struct, frozen=True):
     """One line of `edgerm plugins`.
 
@@ -85,6 +115,7 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._providers: dict[tuple[str, str], Provider[Any]] = {}
         self._transports: dict[str, Transport] = {}
+        self._modules: dict[str, str] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of all providers of a kind, in the order in which they were loaded."""
@@ -113,11 +144,27 @@ class Plugins:
         if provider.config_type is not None:
             section = self.config.section(kind, name, provider.config_type)
         try:
-            return provider.create(section)
+            created = _within(CREATE_TIMEOUT_S, partial(provider.create, section))
         except (PluginError, ConfigError):
             raise
-        except Exception as error:
+        except _Hangs as error:
+            raise PluginError(name, f"{kind} was not created within {error}: it is given up on") from error
+        except (Exception, SystemExit) as error:
             raise PluginError(name, f"{kind} cannot be created: {type(error).__name__}: {error}") from error
+        interface = INTERFACE_OF_KIND.get(kind)
+        if not (isinstance(created, interface) if interface else callable(created)):
+            wanted = interface.__name__ if interface else "a function that opens a store"
+            what = type(created).__name__
+            raise PluginError(name, f"its factory returned {what}, expected {wanted}")
+        return created
+
+    def plugin_of(self, module: str) -> str:
+        """Return the name of the plugin that a module belongs to; empty if none."""
+        while module:
+            if module in self._modules:
+                return self._modules[module]
+            module = module.rpartition(".")[0]
+        return ""
 
     def transport_for(self, url: str) -> Transport:
         """Return the transport that speaks `url`'s scheme; created once.
@@ -141,9 +188,10 @@ class Plugins:
         """Yield the click commands that plugins add."""
         for implementation in self._manager.hook.commands.get_hookimpls():
             try:
-                commands: Iterable[Any] = cast(Any, implementation.function)()
-                yield from commands
-            except Exception as error:
+                yield from _within(LOAD_TIMEOUT_S, partial(_commands, implementation.function))
+            except _Hangs as error:
+                self._break(implementation.plugin_name, f"hook commands did not return within {error}")
+            except (Exception, SystemExit) as error:
                 self._break(implementation.plugin_name, error)
 
     def _absence(self, kind: str, name: str) -> str:
@@ -169,6 +217,10 @@ class Plugins:
     def add(self, plugin: object, name: str, distribution: str, version: str) -> None:
         """Register one plugin object; a broken one is noted and left out."""
         self.infos.append(PluginInfo(name, distribution, version))
+        module = str(getattr(plugin, "__name__", type(plugin).__module__))
+        self._modules[module] = name
+        if not module.startswith("edgerm_core."):  # All of its package is the plugin's own.
+            self._modules[module.rpartition(".")[0] or module] = name
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
@@ -180,11 +232,14 @@ class Plugins:
         providers: list[tuple[str, Provider[Any]]] = []
         try:
             for kind, hook in HOOK_OF_KIND.items():
-                implementation = getattr(plugin, hook, None)
-                for provider in implementation() if implementation else ():
+                for provider in _within(LOAD_TIMEOUT_S, partial(_ask, plugin, hook)):
                     self._check_provider(kind, provider, providers)
                     providers.append((kind, provider))
-        except Exception as error:
+        except _Hangs as error:
+            self._manager.unregister(name=name)
+            self._break(name, f"its hooks did not return within {error}")
+            return
+        except (Exception, SystemExit) as error:
             self._manager.unregister(name=name)
             self._break(name, error)
             return
@@ -202,9 +257,101 @@ class Plugins:
                 f"{kind} {provider.name} was written for interface version {provider.api_version}, "
                 f"this edgerm-core {__version__} has version {API_VERSION}: install matching versions"
             )
+        _check_fields(kind, provider)
         taken = any((kind, provider.name) == (other_kind, other.name) for other_kind, other in earlier)
         if taken or (kind, provider.name) in self._providers:
             raise ValueError(f"{kind} {provider.name!r} is already provided by another plugin")
+
+
+@contextmanager
+def blaming(kind: str, name: str) -> Iterator[None]:
+    """Turn whatever a plugin raises beside what its interface allows into a PluginError with its name.
+
+    Raises:
+        EdgermError: as it was raised, or a PluginError.
+    """
+    try:
+        yield
+    except EdgermError:
+        raise
+    except Exception as error:
+        raise PluginError(name, f"{kind} failed: {type(error).__name__}: {error}") from error
+
+
+class _Hangs(Exception):
+    """Something has not returned in time; the text says how long that was."""
+
+
+def _within(timeout_s: float, function: Callable[[], T]) -> T:
+    """Return what the function returns, called in a thread of its own.
+
+    Raises:
+        _Hangs: if it has not returned by then.
+        BaseException: whatever it raises.
+    """
+    returned: list[T] = []
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            returned.append(function())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if raised:
+        raise raised[0]
+    if not returned:
+        raise _Hangs(f"{timeout_s:g} s")
+    return returned[0]
+
+
+def _ask(plugin: object, hook: str) -> list[Any]:
+    implementation = getattr(plugin, hook, None)
+    if implementation is None:
+        return []
+    found = implementation()
+    if not isinstance(found, Iterable):
+        raise TypeError(f"hook {hook} returned {found!r:.100}, expected providers")
+    providers = list(itertools.islice(found, MAX_PROVIDERS + 1))
+    if len(providers) > MAX_PROVIDERS:
+        raise ValueError(f"hook {hook} returned more than {MAX_PROVIDERS} providers")
+    return providers
+
+
+def _commands(hook: Callable[[], Any]) -> list[Any]:
+    import click
+
+    found = list(itertools.islice(hook(), MAX_PROVIDERS))
+    for command in found:
+        if not isinstance(command, click.Command):
+            raise TypeError(f"hook commands returned {command!r:.100}, expected click commands")
+    return found
+
+
+def _check_fields(kind: str, provider: Provider[Any]) -> None:
+    """Check what static types would have: they bind no plugin.
+
+    Raises:
+        TypeError: naming the field.
+    """
+    if not isinstance(provider.name, str):
+        raise TypeError(f"{kind} has the name {provider.name!r:.100}, expected text")
+    try:
+        check_name(provider.name, kind)
+    except SpecError as error:
+        raise TypeError(str(error)) from error
+    if not callable(provider.create):
+        raise TypeError(f"{kind} {provider.name}: create is {provider.create!r:.100}, expected a function")
+    section = provider.config_type
+    if section is not None and not (isinstance(section, type) and issubclass(section, msgspec.Struct)):
+        raise TypeError(
+            f"{kind} {provider.name}: config_type is {section!r:.100}, expected a msgspec Struct"
+        )
+    if kind == "transport" and not provider.schemes:
+        raise TypeError(f"transport {provider.name} names no URL schemes: nobody could use it")
 
 
 def load_plugins(config: Config) -> Plugins:
@@ -223,20 +370,24 @@ def load_plugins(config: Config) -> Plugins:
     for entry in sorted(
         importlib.metadata.entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name
     ):
-        if entry.name in seen:
-            continue
-        seen.add(entry.name)
         distribution = entry.dist.name if entry.dist else "?"
         version = entry.dist.version if entry.dist else "?"
+        if entry.name in seen:
+            problem = "another plugin has an entry point of this name: one of them must be renamed"
+            log.error("plugin %s of %s is disabled: %s", entry.name, distribution, problem)
+            plugins.infos.append(PluginInfo(entry.name, distribution, version, (), "broken", problem))
+            continue
+        seen.add(entry.name)
         wanted = entry.name in enabled if enabled is not None else True
         if not wanted or entry.name in config.plugins.disable:
             plugins.infos.append(PluginInfo(entry.name, distribution, version, status="disabled"))
             continue
         try:
-            plugin = entry.load()
-        except Exception as error:
+            plugin = _within(LOAD_TIMEOUT_S, entry.load)
+        except (Exception, SystemExit) as error:
             plugins.infos.append(PluginInfo(entry.name, distribution, version))
-            plugins._break(entry.name, error)
+            hangs = f"its import did not end within {error}"
+            plugins._break(entry.name, hangs if isinstance(error, _Hangs) else error)
             continue
         plugins.add(plugin, entry.name, distribution, version)
     for name in enabled or ():

@@ -174,6 +174,9 @@ def command(name: str, cmd: click.Command) -> str:
             )
             meaning = " ".join((option.help or "").split()).replace("|", "\\|")
             lines.append(f"| `{names}{value}` | {meaning} |")
+    if isinstance(cmd, click.Group) and name:
+        for below, found in cmd.commands.items():
+            lines += ["", command(f"{name} {below}", found)]
     return "\n".join(lines)
 
 

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "drain": ("nodes", "move an agent's tasks away and give it no new ones"),
     "forget": ("nodes", "declare an agent gone for good"),
     "plugins": ("plugins", "list plugins, what they provide and what is wrong with them"),
+    "plugin": ("plugin", "write a plugin of your own"),
     "doctor": ("doctor", "say what this machine can do and how to get what is missing"),
 }
 """Command to the module of this package that holds it, and what it is for; in the order of `--help`."""

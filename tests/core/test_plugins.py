@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import itertools
+import sys
+import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -9,18 +12,21 @@ import msgspec
 import pytest
 
 from edgerm_core import hookspecs, plugins
+from edgerm_core.builtin.memory_transport import MemoryTransport
 from edgerm_core.config import Config, parse_config
 from edgerm_core.errors import ConfigError, PluginError
 from edgerm_core.interfaces import API_VERSION, Provider
 from edgerm_core.plugins import BUILTINS, HOOK_OF_KIND, KNOWN, PluginInfo, Plugins, load_plugins
+from edgerm_core.testing.fakes import FakeExecutor
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int = 1
 
 
-class Thing:
+class Thing(FakeExecutor):
     def __init__(self, section: Section | None) -> None:
+        super().__init__()
         self.section = section
 
 
@@ -72,6 +78,76 @@ def test_factory_that_fails_is_named() -> None:
         found.create("executor", "box")
 
 
+@pytest.mark.parametrize(
+    ("kind", "made", "wanted"),
+    [
+        ("executor", None, "its factory returned NoneType, expected Executor"),
+        ("scheduler", "drf", "its factory returned str, expected Scheduler"),
+        ("transport", 7, "returned int, expected Transport"),
+        ("device_driver", Thing(None), "returned Thing, expected DeviceDriver"),
+        ("observer", Thing(None), "returned Thing, expected Observer"),
+        ("store", None, "returned NoneType, expected a function that opens a store"),
+    ],
+)
+def test_factory_that_returns_something_else_is_named(kind: str, made: object, wanted: str) -> None:
+    box = provider("box", create=lambda _: made, schemes=frozenset({"box"}))
+    found = loaded(plugin(**{HOOK_OF_KIND[kind]: lambda: [box]}))
+    with pytest.raises(PluginError, match=f"plugin box: .*{wanted}"):
+        found.create(kind, "box")
+
+
+def test_factory_that_ends_the_process_or_says_what_is_missing_is_named() -> None:
+    def leave(section: object) -> Thing:
+        raise SystemExit(3)
+
+    def say(section: object) -> Thing:
+        raise PluginError("box", "needs libfoo: apt-get install libfoo1")
+
+    found = loaded(
+        plugin(executors=lambda: [provider("leaves", create=leave), provider("says", create=say)])
+    )
+    with pytest.raises(PluginError, match="plugin leaves: executor cannot be created: SystemExit: 3"):
+        found.create("executor", "leaves")
+    with pytest.raises(PluginError, match=r"^plugin box: needs libfoo: apt-get install libfoo1$"):
+        found.create("executor", "says")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What waits for this event hangs, until the test is over."""
+    over = threading.Event()
+    monkeypatch.setattr(plugins, "LOAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(plugins, "CREATE_TIMEOUT_S", 0.05)
+    yield over
+    over.set()
+
+
+def test_what_hangs_is_given_up_on_and_named(impatient: threading.Event) -> None:
+    def hang(*_: object) -> list[Any]:
+        impatient.wait(30)
+        return []
+
+    found = loaded(
+        plugin(executors=hang),
+        plugin(executors=lambda: [provider("box", create=hang)]),
+        plugin(commands=hang),
+        plugin(executors=lambda: [provider("fine")]),
+    )
+    assert list(found.commands()) == []
+    problems = [info.problem for info in found.infos]
+    assert problems == [
+        "its hooks did not return within 0.05 s",
+        "",
+        "hook commands did not return within 0.05 s",
+        "",
+    ]
+    with pytest.raises(
+        PluginError, match=r"plugin box: executor was not created within 0\.05 s: it is given up on"
+    ):
+        found.create("executor", "box")
+    assert isinstance(found.create("executor", "fine"), Thing)
+
+
 def nothing() -> Iterable[Provider[Thing]]:
     return []
 
@@ -91,6 +167,17 @@ def raising() -> Iterable[Provider[Thing]]:
             "install matching versions",
         ),
         (plugin(executors=lambda: [provider("box"), provider("box")]), "already provided"),
+        (plugin(executors=lambda: None), "hook executors returned None, expected providers"),
+        (plugin(executors=lambda: sys.exit("no licence")), "SystemExit: no licence"),
+        (
+            plugin(executors=lambda: (provider(f"n{n}") for n in itertools.count())),
+            "more than 100 providers",
+        ),
+        (plugin(executors=lambda: [provider(7)]), "executor has the name 7, expected text"),  # type: ignore[arg-type]
+        (plugin(executors=lambda: [provider("a b")]), "executor 'a b' is not a name"),
+        (plugin(executors=lambda: [provider("box", create=None)]), "create is None, expected a function"),
+        (plugin(executors=lambda: [provider("box", config_type=dict)]), "expected a msgspec Struct"),
+        (plugin(transports=lambda: [provider("ws")]), "transport ws names no URL schemes"),
         (plugin(executors=lambda config: []), "config"),
         (plugin(executers=nothing), "executers"),
     ],
@@ -116,7 +203,8 @@ def test_second_provider_of_a_name_is_refused_as_a_whole() -> None:
 
 
 def test_transport_is_found_by_scheme_and_created_once() -> None:
-    found = loaded(plugin(transports=lambda: [provider("ws", schemes=frozenset({"ws", "wss"}))]))
+    ws = provider("ws", create=lambda _: MemoryTransport(), schemes=frozenset({"ws", "wss"}))
+    found = loaded(plugin(transports=lambda: [ws]))
     assert found.transport_for("ws://127.0.0.1") is found.transport_for("wss://example.org")
     with pytest.raises(ConfigError, match="is not a URL"):
         found.transport_for("127.0.0.1:7070")
@@ -154,6 +242,18 @@ def test_commands_of_all_plugins_are_yielded_and_a_failing_one_is_broken() -> No
     assert list(found.commands()) == [extra]
     assert [info.status for info in found.infos] == ["broken", "loaded"]
     assert found.infos[1].provides == ("commands",)
+
+
+def test_what_is_not_a_command_breaks_its_plugin_and_no_other() -> None:
+    @click.command()
+    def extra() -> None: ...
+
+    found = loaded(
+        plugin(commands=lambda: ["ps"]), plugin(commands=lambda: None), plugin(commands=lambda: [extra])
+    )
+    assert list(found.commands()) == [extra]
+    assert "returned 'ps', expected click commands" in found.infos[0].problem
+    assert [info.status for info in found.infos] == ["broken", "broken", "loaded"]
 
 
 def test_built_ins_come_first_and_work() -> None:
@@ -212,11 +312,56 @@ def test_plugin_that_cannot_be_imported_or_is_not_there_is_broken(monkeypatch: p
     assert infos["ghost"].problem == "named in [plugins] enable, but not installed"
 
 
+def test_plugin_whose_import_hangs_or_ends_the_process_is_broken(
+    monkeypatch: pytest.MonkeyPatch, impatient: threading.Event
+) -> None:
+    class Hanging(Entry):
+        def load(self) -> types.ModuleType:
+            impatient.wait(30)
+            return super().load()
+
+    class Leaving(Entry):
+        def load(self) -> types.ModuleType:
+            raise SystemExit("wrong platform")
+
+    fine = plugin(executors=lambda: [provider("fine")])
+    with_entries(monkeypatch, Hanging("a", fine), Leaving("b", fine), Entry("c", fine))
+    found = load_plugins(Config())
+    infos = by_name(found)
+    assert infos["a"].problem == "its import did not end within 0.05 s"
+    assert infos["b"].problem == "SystemExit: wrong platform"
+    assert infos["c"].status == "loaded"
+    assert found.names("executor") == ["fine"]
+
+
+def test_a_second_plugin_of_a_name_is_listed_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (plugin(executors=lambda name=name: [provider(name)]) for name in ("a", "b"))
+    with_entries(monkeypatch, Entry("same", a), Entry("same", b))
+    found = load_plugins(Config())
+    assert [info.status for info in found.infos if info.name == "same"] == ["loaded", "broken"]
+    assert found.names("executor") == ["a"]
+
+
+def test_a_module_is_known_to_belong_to_its_plugin() -> None:
+    found = Plugins(Config())
+    for name, module in (
+        ("drf", "edgerm_scheduler_drf.plugin"),
+        ("sqlite", "edgerm_core.builtin.sqlite_store"),
+    ):
+        found.add(types.ModuleType(module), name, "dist", "1")
+    assert found.plugin_of("edgerm_scheduler_drf.books") == "drf"
+    assert found.plugin_of("edgerm_core.builtin.sqlite_store") == "sqlite"
+    assert found.plugin_of("edgerm_core.builtin.first_fit") == ""
+    assert found.plugin_of("edgerm_scheduler_drf_other") == ""
+
+
 def test_plugin_cannot_take_the_name_of_a_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
     with_entries(monkeypatch, Entry("sqlite", plugin(stores=lambda: [provider("sqlite")])))
     found = load_plugins(Config())
     assert found.names("store") == ["sqlite"]
-    assert by_name(found)["sqlite"].distribution == "edgerm-core"
+    core, other = [info for info in found.infos if info.name == "sqlite"]
+    assert (core.distribution, core.status) == ("edgerm-core", "loaded")
+    assert (other.distribution, other.status) == ("edgerm-x", "broken")
 
 
 def test_tables_speak_of_hooks_that_there_are() -> None:

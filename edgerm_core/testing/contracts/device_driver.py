@@ -21,6 +21,7 @@ from edgerm_core.ids import TaskId
 from edgerm_core.interfaces import Attachment, DeviceDriver, Fence
 from edgerm_core.resources import Device
 from edgerm_core.tasks import Reason
+from edgerm_core.testing.contracts.asynchronous import AsyncContract
 
 PATIENCE_S: Final = 20.0
 """No single wait of the suite is longer."""
@@ -29,10 +30,8 @@ ABSENT: Final = "no-such-device"
 TASK: Final = TaskId(7)
 
 
-class DeviceDriverContract:
+class DeviceDriverContract(AsyncContract):
     """Subclass it, name the subclass `Test…`, and override `driver`."""
-
-    pytestmark = pytest.mark.anyio
 
     @pytest.fixture
     def driver(self) -> DeviceDriver:

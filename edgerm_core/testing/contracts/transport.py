@@ -32,6 +32,7 @@ import pytest
 from edgerm_core.errors import ConfigError, ConnectionClosed, TransportError
 from edgerm_core.interfaces import Connection, Listener, Transport
 from edgerm_core.security import is_loopback
+from edgerm_core.testing.contracts.asynchronous import AsyncContract
 
 SMALL_MESSAGE_BYTES: Final = 4096
 """What `small_transport` takes at most."""
@@ -84,16 +85,10 @@ async def serving_pair(
                 await listener.close()
 
 
-class TransportContract:
+class TransportContract(AsyncContract):
     """Subclass it in a test module, as `Test…`, and override the fixtures."""
 
-    pytestmark = pytest.mark.anyio
-
     # --- fixtures to override -----------------------------------------------------------------
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     @pytest.fixture
     def transport(self) -> Transport:
@@ -222,6 +217,11 @@ class TransportContract:
             with anyio.fail_after(PATIENCE_S):
                 await source.send(bytes(SMALL_MESSAGE_BYTES))
                 assert len(await sink.receive()) == SMALL_MESSAGE_BYTES
+                if source.max_message_bytes <= SMALL_MESSAGE_BYTES:
+                    # The peer has told its limit: such a message does not even leave.
+                    with pytest.raises(ValueError, match=str(SMALL_MESSAGE_BYTES)):
+                        await source.send(bytes(SMALL_MESSAGE_BYTES + 1))
+                    return
                 await source.send(bytes(SMALL_MESSAGE_BYTES + 1))
                 with pytest.raises(ConnectionClosed, match=str(SMALL_MESSAGE_BYTES)):
                     await sink.receive()

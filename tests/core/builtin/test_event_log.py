@@ -13,7 +13,9 @@ from edgerm_core.builtin import event_log
 from edgerm_core.builtin.event_log import EventLog, EventLogConfig
 from edgerm_core.config import parse_config
 from edgerm_core.errors import ConfigError, PluginError
+from edgerm_core.observers import Observer
 from edgerm_core.plugins import Plugins
+from edgerm_core.testing.contracts.observer import MakeObserver, ObserverContract
 
 
 @pytest.fixture
@@ -23,6 +25,20 @@ def path(tmp_path: Path) -> Path:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestEventLog(ObserverContract):
+    @pytest.fixture(autouse=True)
+    def written(self, path: Path) -> Path:
+        self.path = path
+        return path
+
+    @pytest.fixture
+    def make_observer(self, written: Path) -> MakeObserver:
+        return lambda: EventLog(EventLogConfig(str(written)))
+
+    def noted(self, observer: Observer) -> list[tuple[str, str]]:
+        return [(line["kind"], line["id"]) for line in lines(self.path)]
 
 
 def test_each_change_is_a_line_at_once(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Scripts under a time limit on edgerm agents, with nothing left behind."""

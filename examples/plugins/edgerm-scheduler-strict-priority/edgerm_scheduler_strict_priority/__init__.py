@@ -1,0 +1,1 @@
+"""Strict priority with ageing for edgerm: the most important role first."""
