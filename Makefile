@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## a cluster on this machine at work on real weather data
 	@$(BIN)/edgerm demo
 
 .PHONY: test
-test: $(VENV)/.dev nginx ## all tests; pass options in PYTEST_ARGS
+test: $(VENV)/.dev system ## all tests; pass options in PYTEST_ARGS
 	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 # Each distribution is checked in a run of its own, so that none leans on another by accident.
@@ -37,8 +37,12 @@ check: $(VENV)/.dev ## formatting, lint, types (strict), documents
 	@echo "documents" && $(BIN)/python -m pytest -q tests/meta --ignore=tests/meta/test_packaging.py
 
 .PHONY: bench
-bench: $(VENV)/.dev ## measure, beside what it is compared with
+bench: $(VENV)/.dev system ## measure, beside what it is compared with
 	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+
+.PHONY: sim
+sim: $(VENV)/.dev ## simulated clusters in virtual time; SEED=… for one seed, SECONDS=… for how long
+	@$(BIN)/python -m edgerm_core.testing.simulator $(if $(SEED),--seed $(SEED)) $(if $(filter command,$(origin SECONDS)),--seconds $(SECONDS))
 
 .PHONY: clean
 clean: ## remove what make has made
@@ -78,11 +82,35 @@ $(VENV)/.dev: requirements/dev.txt requirements/demo.txt requirements/core.txt r
 	$(call install,$<,development)
 	@touch $(VENV)/.demo
 
-# A test puts nginx between an agent and the master, as sites do.
-.PHONY: nginx
-nginx:
-	@if [ ! -x /usr/sbin/nginx ] && ! command -v nginx >/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing Debian's package nginx-light, for one test"; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >/dev/null; \
-	  else echo "a test needs nginx: install Debian's package nginx-light" >&2; exit 1; fi; fi
+# Programs of the system that tests run for real: Debian's package, its program, and what it is for.
+define SYSTEM
+nginx-light    nginx                      a proxy between an agent and the master
+docker.io      dockerd                    the engine under the docker executor
+podman         podman                     the other engine under the docker executor
+netavark       /usr/lib/podman/netavark   networks for podman
+busybox-static busybox                    what the images of both consist of
+iproute2       ip                         networks for engines and daemons under test
+nftables       nft                        links between daemons that are cut
+endef
+export SYSTEM
+
+# Tests start what they need themselves, so no package may start a service: policy-rc.d says so. Where
+# nothing can be installed, the tests that need it are left out, and say so; in CI that is a failure.
+.PHONY: system
+system:
+	@export PATH="$$PATH:/usr/sbin:/sbin"; packages=; \
+	while read -r package program purpose; do \
+	  if ! command -v "$$program" >/dev/null; then \
+	    packages="$$packages $$package"; echo "tests need Debian's package $$package: $$purpose"; fi; \
+	done <<< "$$SYSTEM"; \
+	if [ -z "$$packages" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing$$packages"; \
+	  policy=/usr/sbin/policy-rc.d; \
+	  if [ ! -e $$policy ]; then \
+	    trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod 755 $$policy; fi; \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; \
+	else \
+	  echo "tests that need them are left out; to run them: apt-get install$$packages" >&2; \
+	  [ -z "$${CI:-}" ]; fi

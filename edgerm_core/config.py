@@ -1,6 +1,6 @@
 """The configuration: one TOML file, typed, every key optional.
 
-Core's own sections are `[plugins]`, `[master]` and `[agent]`. A plugin's section is
+Core's own sections are `[plugins]`, `[master]`, `[agent]` and `[gateway]`. A plugin's section is
 `[<kind>.<name>]`, such as `[transport.ws]`, and is checked against the plugin's own type when it is
 first used, so that a file may speak of plugins that are not installed on this machine.
 """
@@ -143,12 +143,49 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("usage_every_s must be 0 to 86400")
 
 
+class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[gateway]`: where an agent accepts constrained devices and stands in for them.
+
+    Attributes:
+        listen: URLs to listen on, all at once; none: this agent is no gateway.
+        insecure: allow listening off loopback although devices are not authenticated.
+        max_devices: at the same time.
+        heartbeat_s: cadence of devices on ordinary links, until the master has said.
+        heartbeat_constrained_s: cadence of devices with `link.class = "constrained"`, until the master
+            has said.
+        lease_grace_s: added to three missed heartbeats before a device counts as gone, until the master
+            has said.
+        custody_bytes: status updates kept on disk for the master while it cannot be reached; beyond it
+            devices keep theirs.
+    """
+
+    listen: tuple[str, ...] = ()
+    insecure: bool = False
+    max_devices: int = limits.GATEWAY_MAX_DEVICES
+    heartbeat_s: float = limits.HEARTBEAT_S
+    heartbeat_constrained_s: float = limits.HEARTBEAT_CONSTRAINED_S
+    lease_grace_s: float = limits.LEASE_GRACE_S
+    custody_bytes: int = limits.CUSTODY_BYTES
+
+    def __post_init__(self) -> None:
+        for key in ("heartbeat_s", "heartbeat_constrained_s"):
+            if not 0.05 <= getattr(self, key) <= 86_400:
+                raise ValueError(f"{key} must be 0.05 to 86400 seconds")
+        if not 0 <= self.lease_grace_s <= 10 * 365 * 86_400:
+            raise ValueError("lease_grace_s must be 0 seconds to ten years")
+        if not 1 <= self.max_devices <= limits.MAX_RELAY_CHANNELS:
+            raise ValueError(f"max_devices must be 1 to {limits.MAX_RELAY_CHANNELS}")
+        if not 1 << 16 <= self.custody_bytes <= 1 << 40:
+            raise ValueError("custody_bytes must be 64 KiB to 1 TiB")
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. Plugin sections stay undecoded until `section` asks for one."""
 
     plugins: PluginsConfig = PluginsConfig()
     master: MasterConfig = MasterConfig()
     agent: AgentConfig = AgentConfig()
+    gateway: GatewayConfig = GatewayConfig()
     transport: dict[str, dict[str, Any]] = {}
     store: dict[str, dict[str, Any]] = {}
     scheduler: dict[str, dict[str, Any]] = {}

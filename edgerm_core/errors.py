@@ -141,7 +141,7 @@ class RequestFailed(EdgermError):
 
 
 class OfferGone(EdgermError):
-    """An offer was rescinded, has expired or was answered before."""
+    """An offer was rescinded, has expired or was answered before, or its agent is away."""
 
 
 class TaskFailed(EdgermError):

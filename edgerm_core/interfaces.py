@@ -348,8 +348,13 @@ class AgentView(Protocol):
         ...
 
     @property
+    def max_message_bytes(self) -> int:
+        """The largest message that its connection takes, and so the largest Launch."""
+        ...
+
+    @property
     def static_version(self) -> int:
-        """Grows when totals, attributes, devices or executors change (not when `free` does)."""
+        """Grows when anything of the above changes, but for `free`."""
         ...
 
 

@@ -56,6 +56,50 @@ RECONNECT_BASE_S: Final = 0.5
 RECONNECT_MAX_S: Final = 60.0
 """Reconnect after random(0, min(max, base * 2**n)): full jitter, as Mesos agents do with 1 s and 1 min."""
 
+# --- gateways ---------------------------------------------------------------------------------
+
+MAX_RELAY_CHANNELS: Final = 4_096
+"""Devices that one gateway may stand in for, as the master sees it."""
+
+RELAY_ENVELOPE_BYTES: Final = 32
+"""Around a device's frame inside its gateway's."""
+
+RELAY_OUTBOX_BYTES: Final = 1 << 20
+"""Beyond this much waiting for a gateway, its devices' sessions wait each for themselves."""
+
+GATEWAY_MAX_DEVICES: Final = 256
+"""Devices of one gateway; each costs some 20 KiB of memory."""
+
+MAILBOX_MESSAGES: Final = 256
+MAILBOX_BYTES: Final = 256 << 10
+"""Orders waiting at a gateway for one device. What does not fit is left out: the master repeats it."""
+
+CUSTODY_BYTES: Final = 8 << 20
+"""Status updates that a gateway answers for while the master is away: some 50,000, or 120 large results.
+Beyond it devices keep theirs."""
+
+MAX_PASSING_UPDATES: Final = 1_024
+"""Status updates of one device on their way through a gateway; it keeps and repeats what is beyond."""
+
+REGISTRATION_WINDOW: Final = 32
+"""Devices that a gateway registers, or whose custody it hands over, at the same time after it was cut
+off: a thousand devices must not keep the master from everybody else."""
+
+CUSTODY_FRAME_BYTES: Final = 64 << 10
+"""Custody is handed over in frames of this size, or one update if that is larger."""
+
+MAX_HEARD_CHANNELS: Final = 1_024
+"""Devices named in one heartbeat of a gateway."""
+
+MAX_BLOB_REQUESTS: Final = 8
+"""Pieces of blobs that one device may be waiting for at its gateway; twice what an agent asks for."""
+
+MAX_PREFETCHES: Final = 16
+"""Blobs that a gateway fetches before its devices ask for them, at the same time."""
+
+UPLINK_BACKLOG_MESSAGES: Final = 4_096
+"""Messages waiting for the master beyond which a gateway does not read from its devices."""
+
 # --- heartbeats and leases --------------------------------------------------------------------
 
 HEARTBEAT_S: Final = 10.0
@@ -89,6 +133,9 @@ MAX_SUBMIT_TASKS: Final = 10_000
 """Tasks in one submit, instances counted."""
 
 MAX_SPEC_BYTES: Final = 256 << 10
+MAX_LAUNCH_BYTES: Final = 2 * MAX_SPEC_BYTES
+"""No Launch is larger: a spec, and what was granted. A connection that takes this takes every one."""
+
 MAX_RESULT_BYTES: Final = 64 << 10
 """A result value travels in a status update; larger things belong in a file or a log."""
 

@@ -109,6 +109,7 @@ class Reason(enum.StrEnum):
     TIME_LIMIT = "time-limit"
     PID_LIMIT = "pid-limit"
     LAUNCH_FAILED = "launch-failed"
+    LAUNCH_TOO_LARGE = "launch-too-large"
     BLOB_UNAVAILABLE = "blob-unavailable"
     BLOB_INVALID = "blob-invalid"
     EXECUTOR_UNAVAILABLE = "executor-unavailable"

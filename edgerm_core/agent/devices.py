@@ -23,6 +23,9 @@ FIRST_DISCOVERY_S: Final = 2.0
 DISCOVER_AGAIN_S: Final = 30.0
 """Before a driver whose discovery failed is asked again."""
 
+DRIVER_TIMEOUT_S: Final = 30.0
+"""A driver that takes longer to hand out a device, to take it back or to close, hangs."""
+
 
 class Devices:
     """All devices.
@@ -91,7 +94,7 @@ class Devices:
                     )
                 held.append(device_id)
                 self._holders[device_id, task_id, fence] = driver
-                attachments.append(await driver.reserve(device_id, task_id, fence))
+                attachments.append(await _reserve(driver, device_id, task_id, fence))
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self.release(held, task_id, fence)
@@ -106,7 +109,10 @@ class Devices:
             if driver is None:
                 continue
             try:
-                await driver.release(device_id, task_id, fence)
+                with anyio.move_on_after(DRIVER_TIMEOUT_S) as scope:
+                    await driver.release(device_id, task_id, fence)
+                if scope.cancelled_caught:
+                    log.error("device driver %s did not release %s in time", driver.name, device_id)
             except Exception:
                 log.exception("device driver %s failed to release %s", driver.name, device_id)
 
@@ -120,6 +126,34 @@ class Devices:
         """Close all drivers. Idempotent; never raises."""
         for name, driver in self._drivers.items():
             try:
-                await driver.close()
+                with anyio.move_on_after(DRIVER_TIMEOUT_S) as scope:
+                    await driver.close()
+                if scope.cancelled_caught:
+                    log.error("device driver %s did not close in time", name)
             except Exception:
                 log.exception("device driver %s failed to close", name)
+
+
+async def _reserve(driver: DeviceDriver, device_id: str, task_id: TaskId, fence: Fence) -> Attachment:
+    """Ask a driver for a device; what it does wrong is its own fault, and not the task's.
+
+    Raises:
+        ExecutorError: naming the driver, unless that is what it raised.
+    """
+    try:
+        with anyio.fail_after(DRIVER_TIMEOUT_S):
+            attachment = await driver.reserve(device_id, task_id, fence)
+        if not isinstance(attachment, Attachment):
+            raise TypeError(f"it returned {type(attachment).__name__}, expected Attachment")
+        return attachment
+    except ExecutorError:
+        raise
+    except TimeoutError as error:
+        problem = f"did not hand out {device_id} within {DRIVER_TIMEOUT_S:g} s"
+        text = f"device driver {driver.name} {problem}"
+        raise ExecutorError(text, reason=Reason.RESOURCES_UNAVAILABLE) from error
+    except Exception as error:
+        log.exception("device driver %s failed to hand out %s", driver.name, device_id)
+        problem = f"failed to hand out {device_id}: {type(error).__name__}: {error}"
+        text = f"device driver {driver.name} {problem}"
+        raise ExecutorError(text, reason=Reason.RESOURCES_UNAVAILABLE) from error

@@ -207,9 +207,7 @@ class Execution:
             return problem
         if self._stop_asked():
             return RunCancelled(self._run)
-        text = (
-            f"executor {self._name} did not start the task, nor say a word, for {START_TIMEOUT_S:.0f} s"
-        )
+        text = f"executor {self._name} did not start the task, nor say a word, for {START_TIMEOUT_S:.0f} s"
         return RunNotStarted(self._run, TaskState.FAILED, Reason.LAUNCH_FAILED, text, True)
 
     def _report_progress(self, text: str) -> None:
@@ -306,7 +304,7 @@ class Execution:
         )
         with anyio.CancelScope() as self._waiting:
             try:
-                result = await self._the_executor().wait(self._handle)
+                result = _checked(await self._the_executor().wait(self._handle))
             except ExecutorError as error:
                 if error.reason == Reason.EXECUTOR_UNAVAILABLE:
                     self._shop.look_again()
@@ -360,6 +358,17 @@ def check_handle(handle: TaskHandle) -> None:
         raise ExecutorError(
             f"executor {handle.executor} gave a task handle that cannot be saved: {NOT_PLAIN}"
         )
+
+
+def _checked(result: object) -> ExitResult:
+    """Return what `wait` returned.
+
+    Raises:
+        TypeError: if it is nothing of the kind.
+    """
+    if not isinstance(result, ExitResult):
+        raise TypeError(f"it returned {type(result).__name__}, expected an ExitResult")
+    return result
 
 
 _NEVER_STARTED: Final = frozenset({Reason.EXECUTOR_UNAVAILABLE, Reason.RESOURCES_UNAVAILABLE})

@@ -63,7 +63,11 @@ async def fingerprints(executors: Mapping[str, Executor]) -> tuple[Fingerprint, 
 async def _fingerprint(name: str, executor: Executor) -> Fingerprint:
     try:
         with anyio.fail_after(FINGERPRINT_TIMEOUT_S):
-            return await executor.fingerprint()
+            found = await executor.fingerprint()
+        if not isinstance(found, Fingerprint) or found.name != name:
+            what = type(found).__name__
+            raise TypeError(f"it returned {what}, expected its own Fingerprint")
+        return found
     except TimeoutError:
         problem = f"executor {name} did not answer within {FINGERPRINT_TIMEOUT_S:.0f} s"
     except Exception as error:

@@ -87,6 +87,11 @@ class Journal:
         except OSError as error:
             raise StoreError(f"journal {path} cannot be opened: {error}") from error
 
+    @property
+    def behind(self) -> bool:
+        """Whether some of what was appended is not in the file yet."""
+        return bool(self._backlog)
+
     def wants_rewrite(self) -> bool:
         """Whether the file has grown enough to be written anew."""
         return self._since_rewrite is None and self._size + len(self._backlog) > self._compact_at
@@ -152,13 +157,18 @@ class Journal:
         self._backlog.clear()
         self.dirty = True
 
-    def sync(self) -> None:
-        """Make what was appended survive a power cut. Blocks: call it in a worker thread."""
+    def sync(self) -> bool:
+        """Make what is in the file survive a power cut; return whether it does now.
+
+        Blocks: call it in a worker thread.
+        """
         self.dirty = False
         try:
             os.fdatasync(self._file.fileno())
         except OSError as error:
             log.error("journal %s cannot be synced: %s", self._path, error)
+            return False
+        return True
 
     def begin_rewrite(self, payloads: Iterable[bytes]) -> Callable[[], None]:
         """Begin to write the file anew with only `payloads`, which must say what all appends so far say.

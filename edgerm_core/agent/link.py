@@ -84,6 +84,11 @@ class Link:
             return
         self._outbox.append(message)
 
+    async def wait_room(self, messages: int) -> None:
+        """Wait while more than so many messages wait, and the connection lives."""
+        while len(self._outbox) > messages and not self._scope.cancel_called:
+            await self._flushed.wait()
+
     def handled(self, session: SessionId) -> None:
         """A frame given to `on_frame` has been dealt with; one of an older session does not count."""
         if session == self.session:
@@ -123,6 +128,7 @@ class Link:
                 tasks.start_soon(self._write, connection)
                 tasks.start_soon(self._read, connection, logs)
         finally:
+            self._flushed.set()
             with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                 await connection.close(self._problem)
 

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.abc
@@ -46,17 +46,21 @@ from edgerm_core.agent.journal import DirectoryLock, Journal
 from edgerm_core.agent.link import Link
 from edgerm_core.agent.records import decode_record, encode_record
 from edgerm_core.agent.recovery import recover
+from edgerm_core.agent.run import Phase
 from edgerm_core.agent.sandbox import Sandboxes, TaskSandbox
 from edgerm_core.agent.state import Agent
 from edgerm_core.agent.usage import UsageReports, usage_every_s
 from edgerm_core.agents import AgentInfo, Fingerprint
-from edgerm_core.config import AgentConfig, Config, default_data_dir
+from edgerm_core.config import Config, default_data_dir
 from edgerm_core.errors import RefusedError
 from edgerm_core.ids import SessionId
-from edgerm_core.limits import HANDLE_BATCH_EVENTS, JOURNAL_SYNC_S
+from edgerm_core.limits import HANDLE_BATCH_EVENTS, JOURNAL_SYNC_S, UPLINK_BACKLOG_MESSAGES
 from edgerm_core.messages import AnyMessage, BlobData, Failed, Message, Registered
 from edgerm_core.plugins import Plugins
 from edgerm_core.security import check_exposure
+
+if TYPE_CHECKING:
+    from edgerm_core.gateway.runner import GatewayRunner
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ async def run_agent(
     clock: Callable[[], float] | None = None,
     rng: random.Random | None = None,
 ) -> None:
-    """Run an agent until cancelled. Never listens; dials the masters the config names.
+    """Run an agent until cancelled. Dials the masters the config names; listens only as a gateway.
 
     When it is cancelled, runs whose executor lets them outlive the agent process go on.
 
@@ -87,19 +91,23 @@ async def run_agent(
 
     Raises:
         ConfigError: if the config makes no sense, or a master is off loopback and `agent.insecure` is
-            not set.
-        PluginError: if no transport for a master's URL is installed.
+            not set, or the same for where a gateway listens and `gateway.insecure`.
+        PluginError: if no transport for a URL is installed.
         StoreLocked: if another agent uses the data directory.
         StoreError: if the data directory cannot be used.
         RefusedError: if the master refuses this agent for good.
+        TransportError: if an address where a gateway is to listen is taken.
     """
     for url in config.agent.masters:
         check_exposure(url, config.agent.insecure, "agent", "join")
         plugins.transport_for(url)
+    for url in config.gateway.listen:
+        check_exposure(url, config.gateway.insecure, "gateway", "listen on")
+        plugins.transport_for(url)
     data_dir = Path(config.agent.data_dir) if config.agent.data_dir else default_data_dir("agent")
     lock = DirectoryLock(data_dir)
     try:
-        runner = _Runner(config.agent, plugins, data_dir, clock or anchored_clock(), rng or random.Random())
+        runner = _Runner(config, plugins, data_dir, clock or anchored_clock(), rng or random.Random())
         await runner.run()
     finally:
         lock.close()
@@ -110,13 +118,15 @@ class _Runner:
 
     def __init__(
         self,
-        config: AgentConfig,
+        whole_config: Config,
         plugins: Plugins,
         data_dir: Path,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self._config = config
+        self._config = config = whole_config.agent
+        self._gateway_config = whole_config.gateway
+        self._data_dir = data_dir
         self._plugins = plugins
         self._clock = clock
         self._rng = rng
@@ -133,6 +143,7 @@ class _Runner:
         self._events: deque[events.Event] = deque()
         self._woken = anyio.Event()
         self._link: Link | None = None
+        self._gateway: GatewayRunner | None = None
         self._executions: dict[events.RunId, Execution] = {}
         self._rubbish: list[TaskSandbox] = []
         self._refused: RefusedError | None = None
@@ -153,7 +164,9 @@ class _Runner:
     async def run(self) -> None:
         """Run until cancelled or refused."""
         try:
-            await anyio.to_thread.run_sync(self._sandboxes.clean, list(self._recovered.runs), self._clock())
+            # Those that have ended were released by the process that saw them end.
+            live = [key for key, run in self._recovered.runs.items() if run.phase is not Phase.ENDED]
+            await anyio.to_thread.run_sync(self._sandboxes.clean, live, self._clock())
             async with anyio.create_task_group() as self._tasks:
                 await self._set_up()
                 await self._loop()
@@ -167,7 +180,7 @@ class _Runner:
             raise self._refused
 
     async def _set_up(self) -> None:
-        self._blobs = BlobFetcher(self._cache, self._tasks, self._send)
+        self._blobs = BlobFetcher(self._cache, self._tasks, self.send)
         self._workshop = Workshop(
             self._executors,
             self._blobs,
@@ -185,6 +198,8 @@ class _Runner:
             self._executors, [run.handle for run in self._recovered.runs.values() if run.handle is not None]
         )
         await self._devices.discover(self._tasks)
+        if self._gateway_config.listen:
+            await self._open_gateway()
         info = self._info()
         log.info("agent %s (%s) offers %s", info.name, info.id, info.totals)
         self._post(events.InventoryChanged(info))
@@ -195,6 +210,17 @@ class _Runner:
         every_s = usage_every_s(self._config.usage_every_s, info.attributes)
         if every_s > 0:
             self._tasks.start_soon(self._keep_usage, every_s)
+
+    async def _open_gateway(self) -> None:
+        # Imported here: most agents are no gateway.
+        from edgerm_core.gateway.runner import GatewayRunner
+
+        gateway = GatewayRunner(
+            self._gateway_config, self._id, self._data_dir, self._blobs, _Uplink(self), self._clock
+        )
+        listeners = await gateway.listen(self._plugins)
+        self._tasks.start_soon(gateway.run, listeners)
+        self._gateway = gateway
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -220,6 +246,8 @@ class _Runner:
         for _ in range(min(len(self._events), HANDLE_BATCH_EVENTS)):
             event = self._events.popleft()
             orders += self._agent.handle(event, now)
+            if self._gateway is not None:
+                self._tell_gateway(self._gateway, event)
             if self._link is not None and isinstance(event, events.FrameReceived):
                 self._link.handled(event.session)
         deadline = self._agent.next_deadline()
@@ -235,7 +263,7 @@ class _Runner:
     def _carry_out(self, order: effects.Effect, now: float) -> None:
         match order:
             case effects.Send():
-                self._send(order.message)
+                self.send(order.message)
             case effects.StartRun() | effects.RecoverRun():
                 execution = Execution(self._workshop, order, self._post_run)
                 self._executions[order.run] = execution
@@ -290,9 +318,23 @@ class _Runner:
             elif isinstance(message, Registered):
                 self._blobs.session_began()
 
-    def _send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Send a message in the current session, if there is one."""
         if self._link is not None:
             self._link.send(message)
+
+    def _tell_gateway(self, gateway: GatewayRunner, event: events.Event) -> None:
+        session = self._agent.session
+        current = session.number if session.registered else None
+        gateway.uplink_is(current, self._agent.master_id, session.heartbeat_s)
+        if isinstance(event, events.FrameReceived) and event.session == current:
+            for message in event.messages:
+                gateway.on_message(message)
+
+    async def wait_uplink_room(self) -> None:
+        """Wait while the session's connection is far behind."""
+        if self._link is not None:
+            await self._link.wait_room(UPLINK_BACKLOG_MESSAGES)
 
     # --- runs ---------------------------------------------------------------------------------
 
@@ -355,7 +397,7 @@ class _Runner:
             if self._agent.session.registered:
                 known = {run: figures for run, figures in stats.items() if figures is not None}
                 for message in reports.changed(self._agent.session.number, known):
-                    self._send(message)
+                    self.send(message)
 
     async def _keep_sandboxes(self) -> None:
         """Remove what ended tasks left behind."""
@@ -371,6 +413,19 @@ class _Runner:
 
     def _info(self) -> AgentInfo:
         return self._inventory.info(self._fingerprints, self._devices.all())
+
+
+class _Uplink:
+    """The agent's session as its gateway uses it."""
+
+    def __init__(self, runner: _Runner) -> None:
+        self._runner = runner
+
+    def send(self, message: Message) -> None:
+        self._runner.send(message)
+
+    async def wait_room(self) -> None:
+        await self._runner.wait_uplink_room()
 
 
 def _remove(ended: list[TaskSandbox], expired: list[TaskSandbox]) -> None:

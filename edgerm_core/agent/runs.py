@@ -60,6 +60,10 @@ LAST_WORDS_KEPT: Final = 4096
 """Acknowledged ends remembered, oldest forgotten first: at 4,000 short tasks a second one second's
 worth, where an order crosses an acknowledgement within one round trip."""
 
+LAST_WORD_RESULT_BYTES: Final = 256
+"""Results up to this size are remembered too: a gateway may have acknowledged them that the master
+cannot reach, and then this is where the master learns them. Larger ones it learns from the gateway."""
+
 STOPPED: Final = Ending(TaskState.KILLED, Reason.AGENT_REMOVED, "", report=False)
 """For tasks of a master that has disowned this agent: nobody wants to hear of them."""
 
@@ -163,8 +167,7 @@ class Runs:
             self._turn.deadlines.cancel(("resend", *run.key))
             if run.phase is Phase.ENDED:
                 if self.newest.get(message.task_id) == message.attempt:
-                    # The master has the result: the echo of an end need not carry it.
-                    self._remember(msgspec.structs.replace(last, result=None))
+                    self._remember(_last_word(last))
                 self._forget(run)
         elif self._number(run):
             self._write(run)
@@ -264,6 +267,7 @@ class Runs:
         self.master_left()
 
     def _take_up(self, run: Run) -> None:
+        self._set_back(run)
         if run.phase is Phase.RUNNING and run.handle is not None:
             limit_s = run.launch.time_limit_s
             if limit_s is not None and run.ending is None:
@@ -276,6 +280,20 @@ class Runs:
         else:
             # Nobody knows whether it had started: a task that must run once is not started here again.
             self._lost(run, "the agent was restarted while the task was starting")
+
+    def _set_back(self, run: Run) -> None:
+        """Bring times on record that lie in the future back to now: the machine's clock has been set back.
+
+        A board without a battery boots in 1970 and would wait for the next restart until today.
+        """
+        now = self._turn.now
+        restart_at = min(run.restart_at, now + run.launch.restart.max_delay_s)
+        window_start = min(run.count.window_start, now)
+        if run.started_at > now or restart_at < run.restart_at or window_start < run.count.window_start:
+            run.started_at = min(run.started_at, now)
+            run.restart_at = restart_at
+            run.count = msgspec.structs.replace(run.count, window_start=window_start)
+            self._write(run)
 
     def _lost(self, run: Run, message: str) -> None:
         if run.ending is not None:
@@ -502,3 +520,10 @@ class Runs:
 
     def _write(self, run: Run) -> None:
         self._turn.emit(WriteRecord(record_of(run)))
+
+
+def _last_word(update: StatusUpdate) -> StatusUpdate:
+    """Return what is remembered of an acknowledged end."""
+    if update.result is not None and len(update.result) > LAST_WORD_RESULT_BYTES:
+        return msgspec.structs.replace(update, result=None)
+    return update

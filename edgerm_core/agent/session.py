@@ -93,6 +93,11 @@ class Session:
         """Whether the master listens to status updates now."""
         return self.state is SessionState.REGISTERED
 
+    @property
+    def heartbeat_s(self) -> float:
+        """How often the master wants to hear something."""
+        return self._heartbeat_s
+
     def is_current(self, number: SessionId) -> bool:
         """Return whether news of session `number` still matters."""
         return number == self.number and self.state not in (SessionState.OFFLINE, SessionState.STOPPED)

@@ -67,6 +67,7 @@ class Agent:
         self._boot_id = boot_id
         self._incarnation = incarnation
         self.info = info
+        self._told = info
         self.master_id = self._recovered.master_id
         self.turn = Turn()
         self.runs = Runs(self.turn, max_tasks)
@@ -110,15 +111,20 @@ class Agent:
                 self.session.due(name)
 
     def _on_inventory_changed(self, event: events.InventoryChanged) -> None:
-        old, self.info = self.info, event.info
+        self.info = event.info
         if self.session.registered:
-            changed: dict[str, Any] = {
-                field: getattr(event.info, field)
-                for field in ("totals", "attributes", "devices", "executors")
-                if getattr(event.info, field) != getattr(old, field)
-            }
-            if changed:
-                self.turn.emit(Send(Inventory(**changed)))
+            self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        """Tell the master what is different from what it was told last."""
+        changed: dict[str, Any] = {
+            field: getattr(self.info, field)
+            for field in ("totals", "attributes", "devices", "executors")
+            if getattr(self.info, field) != getattr(self._told, field)
+        }
+        self._told = self.info
+        if changed:
+            self.turn.emit(Send(Inventory(**changed)))
 
     def _on_connected(self, event: events.Connected) -> None:
         if self.session.is_current(event.session):
@@ -174,6 +180,8 @@ class Agent:
                 self._disown()
                 self.session.close("the master has other books than before; its tasks are being stopped")
                 return
+        # Something may have changed while the registration was on its way.
+        self._tell_changes()
         self.runs.master_came()
 
     def _disown(self) -> None:
@@ -187,6 +195,7 @@ class Agent:
             self.session.let_go()
 
     def _greeting(self) -> Register:
+        self._told = self.info
         return Register(
             (OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION),
             self.info,

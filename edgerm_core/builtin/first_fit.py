@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from edgerm_core.attributes import Constraint
-from edgerm_core.feasibility import suits
+from edgerm_core.feasibility import launch_bytes, suits
 from edgerm_core.hookspecs import hookimpl
 from edgerm_core.ids import AgentId, FrameworkId
 from edgerm_core.interfaces import (
@@ -105,9 +105,9 @@ class _Call:
         return None
 
 
-def _question(task: TaskView) -> tuple[ResourceRequest, tuple[str, ...], tuple[Constraint, ...]]:
+def _question(task: TaskView) -> tuple[ResourceRequest, tuple[str, ...], tuple[Constraint, ...], int]:
     executors = tuple(implementation.executor for implementation in task.spec.implementations)
-    return (task.spec.resources, executors, task.spec.constraints)
+    return (task.spec.resources, executors, task.spec.constraints, launch_bytes(task.spec))
 
 
 def _create(_: None) -> Scheduler:

@@ -3,20 +3,24 @@
 Write-ahead log with `synchronous=FULL`: when `commit` returns, the batch survives a power cut. One
 table, clustered by (kind, key), so that tasks, whose keys grow, are appended. A lock file keeps a
 second master away; SQLite's own locks would let two masters take turns.
+
+Every daemon loads this file for its hook, and only the master keeps records: sqlite3 is imported there.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgerm_core.errors import StoreError, StoreLocked
 from edgerm_core.hookspecs import hookimpl
 from edgerm_core.interfaces import Provider, Store, StoreOpener, Write
+
+if TYPE_CHECKING:
+    import sqlite3
 
 FILE_NAME: Final = "master.db"
 LOCK_NAME: Final = "lock"
@@ -37,6 +41,8 @@ class SqliteStore(Store):
 
     def load(self) -> Iterator[tuple[str, bytes, bytes]]:
         """Yield every record; see `Store.load`."""
+        import sqlite3
+
         assert self._database is not None, "store is closed"
         try:
             yield from self._database.execute("select kind, key, value from record order by kind, key")
@@ -45,6 +51,8 @@ class SqliteStore(Store):
 
     def commit(self, writes: Sequence[Write]) -> None:
         """Write all or nothing, durably; see `Store.commit`."""
+        import sqlite3
+
         assert self._database is not None, "store is closed"
         last = {(w.kind, w.key): w.value for w in writes}
         puts = [(kind, key, value) for (kind, key), value in last.items() if value is not None]
@@ -82,6 +90,8 @@ def open_store(data_dir: Path) -> Store:
         StoreLocked: if another process owns the directory.
         StoreError: if the directory or the file cannot be used.
     """
+    import sqlite3
+
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock_fd = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -61,7 +61,10 @@ def master(
         await run_master(config, plugins, on_ready=ready)
 
     anyio.run(
-        until_signal, daemon, backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None}
+        until_signal,
+        daemon,
+        plugins,
+        backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
     )
 
 
@@ -83,7 +86,16 @@ def master(
 )
 @click.option("--executor", "executors", metavar="NAME", multiple=True, help="Offer only these executors.")
 @click.option(
-    "--insecure", is_flag=True, help="Allow joining a master off loopback although nobody is authenticated."
+    "--gateway",
+    "gateway",
+    metavar="URL",
+    multiple=True,
+    help="Accept constrained devices here and stand in for them; may be given several times.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Allow joining a master, and listening for devices, off loopback although nobody is authenticated.",
 )
 @click.pass_obj
 def agent(
@@ -94,6 +106,7 @@ def agent(
     resources: str | None,
     attributes: tuple[str, ...],
     executors: tuple[str, ...],
+    gateway: tuple[str, ...],
     insecure: bool,
 ) -> None:
     """Run the agent of this machine until SIGTERM or Ctrl-C; tasks that can outlive it go on."""
@@ -117,8 +130,11 @@ def agent(
     section = msgspec.structs.replace(
         section, attributes=facts, insecure=insecure or settings.insecure or section.insecure
     )
-    config = msgspec.structs.replace(settings.config, agent=section)
-    plugins = _plugins(settings, config, section.masters)
+    devices = override(settings.config.gateway, listen=gateway)
+    if insecure or settings.insecure:
+        devices = msgspec.structs.replace(devices, insecure=True)
+    config = msgspec.structs.replace(settings.config, agent=section, gateway=devices)
+    plugins = _plugins(settings, config, (*section.masters, *devices.listen))
     for executor in section.executors or ():
         plugins.provider("executor", executor)
 
@@ -127,7 +143,7 @@ def agent(
     async def daemon() -> None:
         await run_agent(config, plugins)
 
-    anyio.run(until_signal, daemon)
+    anyio.run(until_signal, daemon, plugins)
 
 
 def _plugins(settings: Settings, config: Config, urls: Sequence[str]) -> Plugins:
@@ -171,8 +187,14 @@ def parse_attribute(text: str) -> tuple[str, AttributeValue]:
     return name, number if math.isfinite(number) else value
 
 
-async def until_signal(daemon: Callable[[], Awaitable[None]]) -> None:
-    """Run `daemon` until it ends or the process is told to; a second signal ends the process at once."""
+async def until_signal(daemon: Callable[[], Awaitable[None]], plugins: Plugins) -> None:
+    """Run `daemon` until it ends or the process is told to; a second signal ends the process at once.
+
+    Parameters:
+        plugins: to name the one that keeps the event loop from turning.
+    """
+    from edgerm_core.watchdog import watch_loop
+
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:
@@ -189,6 +211,7 @@ async def until_signal(daemon: Callable[[], Awaitable[None]]) -> None:
 
         watching = anyio.CancelScope(shield=True)
         group.start_soon(shielded_watch)
+        group.start_soon(watch_loop, plugins.plugin_of)
         try:
             await daemon()
         finally:

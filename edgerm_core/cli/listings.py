@@ -73,6 +73,9 @@ def _why(row: Row) -> str:
     return f"{reason}: {first}" if reason and first else reason or first
 
 
+VIA: Final = _text("via")
+"""The gateway of an agent; only shown where one has a gateway."""
+
 AGENT_COLUMNS: Final = (
     Column("AGENT", lambda row: str(row.get("name") or row.get("id") or "")),
     _text("id"),
@@ -185,7 +188,10 @@ def agents(settings: Settings, limit: int, as_json: bool) -> None:
     Why an executor does not work is said below the table.
     """
     rows, total = query(settings, "agents", {"limit": limit})
-    show_rows(AGENT_COLUMNS, rows, total, as_json, "no agents have joined")
+    columns = list(AGENT_COLUMNS)
+    if any(row.get("via") for row in rows):
+        columns.insert(2, VIA)
+    show_rows(columns, rows, total, as_json, "no agents have joined")
     if not as_json:
         for row in rows:
             for executor in row.get("executors") or ():

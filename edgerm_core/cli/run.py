@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 import msgspec
@@ -17,7 +18,8 @@ from edgerm_core.ids import format_task_id
 
 if TYPE_CHECKING:
     from edgerm_core.client.framework import Framework
-    from edgerm_core.client.specs import Draft
+    from edgerm_core.client.specs import Draft, Recipe
+    from edgerm_core.resources import DeviceRequest
 
 DEFAULT_RESOURCES: Final = {"cpus": "1", "mem": "128MiB"}
 """What a task asks for where neither an option nor `--resources` names it, as Mesos does."""
@@ -31,6 +33,9 @@ class RunOptions(msgspec.Struct, frozen=True):
     command: tuple[str, ...] = ()
     wasm: Path | None = None
     process: bool = False
+    image: str = ""
+    executor: str = ""
+    options: tuple[str, ...] = ()
     name: str | None = None
     cpus: str | None = None
     mem: str | None = None
@@ -42,6 +47,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     args: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     time_limit_s: float | None = None
     restart: Restart = "never"
 
@@ -53,24 +60,9 @@ def build_draft(options: RunOptions) -> Draft:
         click.UsageError: if options contradict each other.
         SpecError, ResourceError, BlobError: if one of them makes no sense.
     """
-    from edgerm_core.client.specs import Draft, TaskOptions, process, task, wasm
+    from edgerm_core.client.specs import Draft, TaskOptions, task
     from edgerm_core.tasks import File, Volume
 
-    if options.process == (options.wasm is not None):
-        raise click.UsageError("give either --wasm FILE, or --process and the command after --")
-    if options.wasm is None:
-        if not options.command:
-            raise click.UsageError("--process needs the command after --, such as: --process -- echo hello")
-        if options.function or options.args:
-            raise click.UsageError("--function and --arg are for --wasm; a command's arguments go after --")
-        recipe = process(*options.command)
-    else:
-        if options.args and not options.function:
-            raise click.UsageError("--arg is for --function; a module's arguments go after --")
-        values = (
-            [*map(parse_value, options.args), *options.command] if options.function else options.command
-        )
-        recipe = wasm(options.wasm, *values, function=options.function)
     locals_of = dict(parse_file(text) for text in options.files)
     about: TaskOptions = {
         "resources": merge_resources(options),
@@ -84,14 +76,54 @@ def build_draft(options: RunOptions) -> Draft:
     }
     if options.name:
         about["name"] = options.name
-    draft = task(recipe, **about)
+    if options.devices:
+        about["devices"] = [parse_device(text) for text in options.devices]
+    draft = task(build_recipe(options), **about)
     # A script that can be run here can be run there.
     files = tuple(File(f.path, f.blob, os.access(locals_of[f.path], os.X_OK)) for f in draft.spec.files)
     return Draft(msgspec.structs.replace(draft.spec, files=files), draft.blobs)
 
 
+def build_recipe(options: RunOptions) -> Recipe:
+    """Return what the task runs.
+
+    Raises:
+        click.UsageError: if options contradict each other.
+        SpecError, BlobError: if one of them makes no sense.
+    """
+    from edgerm_core.client.specs import Recipe, container, process, wasm
+    from edgerm_core.tasks import Implementation
+
+    given = [options.wasm is not None, options.process, bool(options.image), bool(options.executor)]
+    if sum(given) != 1:
+        raise click.UsageError(
+            "give one of --wasm FILE, --image NAME, --process and the command after --, or --executor NAME"
+        )
+    if options.wasm is None and (options.function or options.args):
+        raise click.UsageError("--function and --arg are for --wasm; a command's arguments go after --")
+    if options.ports and not options.image:
+        raise click.UsageError("--port is for --image; others get ports with --resources 'ports:1'")
+    extra = dict(parse_option(text) for text in options.options)
+    if options.image:
+        if options.ports:
+            extra["ports"] = [parse_port(text) for text in options.ports]
+        return container(options.image, *options.command, **extra)
+    if options.executor:
+        return Recipe(Implementation(options.executor, None, options.command, extra), options.executor)
+    if options.wasm is None:
+        if not options.command:
+            raise click.UsageError("--process needs the command after --, such as: --process -- echo hello")
+        recipe = process(*options.command)
+        implementation = msgspec.structs.replace(recipe.implementation, options=extra)
+        return Recipe(implementation, recipe.name)
+    if options.args and not options.function:
+        raise click.UsageError("--arg is for --function; a module's arguments go after --")
+    values = [*map(parse_value, options.args), *options.command] if options.function else options.command
+    return wasm(options.wasm, *values, function=options.function, **extra)
+
+
 def merge_resources(options: RunOptions) -> str:
-    """Return `--resources` with `--cpus`, `--mem` and the defaults put in.
+    """Return `--resources` with `--cpus`, `--mem`, their defaults and a port for each `--port` put in.
 
     Raises:
         click.UsageError: if an amount is given twice.
@@ -104,6 +136,10 @@ def merge_resources(options: RunOptions) -> str:
             raise click.UsageError(f"{name} is given both by --{name} and in --resources")
         if name not in named:
             parts.append(f"{name}:{DEFAULT_RESOURCES[name] if given is None else given}")
+    if options.ports:
+        if "ports" in named:
+            raise click.UsageError("ports are given both by --port and in --resources")
+        parts.append(f"ports:{len(options.ports)}")
     return ";".join(parts)
 
 
@@ -115,6 +151,48 @@ def parse_value(text: str) -> str | int | float:
         except ValueError:
             continue
     return text
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """Read `KEY=VALUE`, the value as TOML has it; what is not TOML is text.
+
+    Raises:
+        click.BadParameter: if there is no key or no value.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--option")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def parse_port(text: str) -> int | str:
+    """Read `PORT` or `PORT/PROTOCOL`.
+
+    Raises:
+        click.BadParameter: if the port is none.
+    """
+    port, slash, _ = text.partition("/")
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise click.BadParameter(f"{text!r} is not a port from 1 to 65535", param_hint="--port")
+    return text if slash else int(port)
+
+
+def parse_device(text: str) -> DeviceRequest:
+    """Read `TYPE` or `TYPE:COUNT`.
+
+    Raises:
+        click.BadParameter: if the count is no number.
+        ResourceError: if the request makes no sense.
+    """
+    from edgerm_core.resources import DeviceRequest
+
+    kind, colon, count = text.partition(":")
+    if colon and not count.isdecimal():
+        raise click.BadParameter(f"{text!r} is not TYPE or TYPE:COUNT", param_hint="--device")
+    return DeviceRequest(kind, int(count) if colon else 1)
 
 
 def parse_pair(text: str, option: str) -> tuple[str, str]:
@@ -146,6 +224,15 @@ def parse_volume(text: str) -> tuple[str, str]:
     "--wasm", type=click.Path(path_type=Path), metavar="FILE", help="Run this module; .wat is compiled."
 )
 @click.option("--process", is_flag=True, help="Run the command after --, without a shell.")
+@click.option("--image", default="", metavar="NAME", help="Run this image as a container (Docker, Podman).")
+@click.option("--executor", default="", metavar="NAME", help="Run it with any other executor.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For the executor, such as network=none.",
+)
 @click.option("--function", default="", metavar="NAME", help="Call this exported function of the module.")
 @click.option("--arg", "args", multiple=True, metavar="VALUE", help="Value for the function.")
 @click.option("--name", metavar="NAME", help="The task's name [default: made from what it runs].")
@@ -162,6 +249,16 @@ def parse_volume(text: str) -> tuple[str, str]:
     "--file", "files", multiple=True, metavar="LOCAL[:PATH]", help="Put this file into its directory."
 )
 @click.option("--volume", "volumes", multiple=True, metavar="[NAME:]PATH", help="A directory; named: kept.")
+@click.option(
+    "--port", "ports", multiple=True, metavar="PORT[/udp]", help="Publish this port of the container."
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="TYPE[:COUNT]",
+    help="A device of this type, such as camera.",
+)
 @click.option(
     "--time-limit", "time_limit_s", type=click.FloatRange(0), metavar="SECONDS", help="End it after this."
 )
@@ -185,6 +282,9 @@ def run(
     settings: Settings,
     wasm: Path | None,
     process: bool,
+    image: str,
+    executor: str,
+    options: tuple[str, ...],
     function: str,
     args: tuple[str, ...],
     name: str | None,
@@ -195,6 +295,8 @@ def run(
     constraints: tuple[str, ...],
     files: tuple[str, ...],
     volumes: tuple[str, ...],
+    ports: tuple[str, ...],
+    devices: tuple[str, ...],
     time_limit_s: float | None,
     restart: Restart,
     count: int,
@@ -209,6 +311,7 @@ def run(
         edgerm run --process -- sh -c 'echo hello from $(hostname)'
         edgerm run --wasm add.wat --function add --arg 2 --arg 3
         edgerm run --wasm tool.wasm --count 4 -- --verbose
+        edgerm run --image busybox --port 80 --volume site:/www -- httpd -f -h /www
 
     What the task prints goes to stdout and stderr, a function's result to stdout, notes on where it
     is placed or why it waits to stderr. Exit code: the task's; 128 + n if signal n ended it; 1 if it
@@ -217,8 +320,8 @@ def run(
     """
     draft = build_draft(
         RunOptions(
-            command, wasm, process, name, cpus, mem, resources, env, count, constraints,
-            function, args, files, volumes, time_limit_s, restart,
+            command, wasm, process, image, executor, options, name, cpus, mem, resources, env, count,
+            constraints, function, args, files, volumes, ports, devices, time_limit_s, restart,
         )
     )  # fmt: skip
     import anyio

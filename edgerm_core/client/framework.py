@@ -341,7 +341,8 @@ class Framework:
             refuse_s: what the tasks leave over is not offered again for so many seconds.
 
         Raises:
-            OfferGone: if an offer is gone, or the tasks do not fit; wait for the next offer.
+            OfferGone: if an offer is gone, its agent is away, or the tasks do not fit; wait for the next
+                offer.
             SpecError: if a task is wrong, the offers are of different agents, or all of it does not
                 fit into one message.
             RequestFailed, TransportError, RefusedError: as `submit`.

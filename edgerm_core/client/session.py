@@ -111,7 +111,7 @@ def failed_as_error(failed: Failed) -> EdgermError:
     match failed.code:
         case RefusalCode.SPEC:
             return SpecError(failed.message)
-        case RefusalCode.OFFER_INVALID:
+        case RefusalCode.OFFER_INVALID | RefusalCode.AGENT_AWAY:
             return OfferGone(failed.message)
         case _:
             return RequestFailed(failed.code, failed.message)

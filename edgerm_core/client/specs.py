@@ -3,8 +3,8 @@
     task(process("echo", "hello"), cpus=0.1, mem="16MiB")
     task(wasm("filter.wasm", function="mean"), constraints=["zone==a"], instances=3)
 
-`process` and `wasm` make one implementation; `task` makes the spec around one or several of them.
-Both remember the blobs that they refer to, so that submitting uploads them.
+`process`, `container` and `wasm` make one implementation; `task` makes the spec around one or several
+of them. They remember the blobs that they refer to, so that submitting uploads them.
 """
 
 from __future__ import annotations
@@ -108,6 +108,25 @@ def process(*command: str) -> Recipe:
     if not command:
         raise SpecError("process() needs a command, such as process('echo', 'hello')")
     return Recipe(Implementation("process", args=command), _as_name(Path(command[0]).name))
+
+
+def container(image: str, *command: str, **options: Any) -> Recipe:
+    """Return an implementation that runs an image as a container, with Docker or Podman.
+
+    Parameters:
+        image: as the engine knows it, such as `busybox:1.36`.
+        command: instead of the image's own; empty: the image's own.
+        options: further options of the docker executor, such as `ports=[80], network="none"`.
+
+    Raises:
+        SpecError: if the image has no name.
+    """
+    if not image:
+        raise SpecError("container() needs an image, such as container('busybox', 'echo', 'hello')")
+    name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    return Recipe(
+        Implementation("docker", args=command, options={"image": image, **options}), _as_name(name)
+    )
 
 
 def wasm(module: Content, *args: str | float, function: str = "", **options: Any) -> Recipe:

@@ -80,6 +80,7 @@ def register(state: MasterState, session: Session, request: Register) -> None:
         state.close_session(agent.session_id, RefusalCode.SESSION_REPLACED, text)
         logs.agent_left(state, agent.id)
     same_process = agent.incarnation == request.incarnation
+    had_gateway = agent.via is not None
     session.role = "agent"
     session.agent_id = info.id
     agent.session_id = session.id
@@ -98,7 +99,7 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     state.at(agent.lease_deadline, on_lease_deadline, agent.id)
     state.move_agent(agent, AgentState.DRAINING if agent.drain else AgentState.READY)
     state.send(session.id, Registered(version, agent.heartbeat_s, lease_s(state, agent), state.master_id))
-    reconcile(state, agent, request.tasks, same_process)
+    reconcile(state, agent, request.tasks, same_process, had_gateway)
 
 
 def _moved_on(state: MasterState, agent: AgentRecord, session: Session, request: Register) -> bool:
@@ -153,22 +154,29 @@ def _same_agent(state: MasterState, agent: AgentRecord, session: Session, reques
 
 
 def reconcile(
-    state: MasterState, agent: AgentRecord, reports: tuple[TaskReport, ...], same_process: bool
+    state: MasterState,
+    agent: AgentRecord,
+    reports: tuple[TaskReport, ...],
+    same_process: bool,
+    had_gateway: bool,
 ) -> None:
     """Compare what a registering agent runs with what it should run; orders are the difference.
 
     Parameters:
         same_process: it is the process that was connected before, which forgets no task that runs.
+        had_gateway: it was behind a gateway before, which may have acknowledged ends that have not come
+            here yet.
     """
     reported: dict[TaskId, int] = {}
     for report in reports:
         reported[report.task_id] = max(report.attempt, reported.get(report.task_id, 0))
         task = state.tasks.get(report.task_id)
-        if task is not None and task.attempt == report.attempt and report.last_seq is not None:
-            # After a power cut an agent may have forgotten numbers that it had used.
-            task.status_seq = min(task.status_seq, report.last_seq)
+        if task is not None and task.attempt == report.attempt:
+            numbers_lost(state, task, report.last_seq)
         if report.state.terminal:
-            # Its status update is on the way. It must not look as if it were missing.
+            # Its status update is on the way. It must not look as if it were missing, nor its launch.
+            if task is not None and task.attempt == report.attempt and task.id in agent.holdings:
+                confirm(state, agent, task)
             continue
         current = task is not None and task.attempt == report.attempt and task.agent_id == agent.id
         if task is None or not current or task.state.terminal:
@@ -181,13 +189,26 @@ def reconcile(
             take_back(state, agent, task, report)
         else:
             order_ghost_kill(state, agent, report.task_id, report.attempt)
+    agent.strays = {
+        (report.task_id, report.attempt)
+        for report in reports
+        if not report.state.terminal and not agent.books(report.task_id, report.attempt)
+    }
+    state.refresh_schedulable(agent)
     for task_id, attempt in list(agent.ghosts):
         if reported.get(task_id, 0) < attempt:
             state.drop_ghost(agent, task_id, attempt)
     for task_id, holding in list(agent.holdings.items()):
         if reported.get(task_id, 0) < holding.attempt:
-            missing(state, agent, state.tasks[task_id], same_process)
+            missing(state, agent, state.tasks[task_id], same_process, had_gateway)
     resend_orders(state, agent, at_once=True)
+
+
+def numbers_lost(state: MasterState, task: TaskRecord, last_seq: int | None) -> None:
+    """After a power cut an agent may have forgotten numbers of updates, and will use them again."""
+    if last_seq is not None and last_seq < task.status_seq:
+        task.status_seq = last_seq
+        state.dirty["task", task.id] = None
 
 
 def confirm(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
@@ -219,15 +240,17 @@ def take_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: 
     state.move_task(task, report.state, Reason.AGENT_RETURNED, "agent", text)
 
 
-def missing(state: MasterState, agent: AgentRecord, task: TaskRecord, same_process: bool) -> None:
-    """The agent does not know an attempt that it should run."""
+def missing(
+    state: MasterState, agent: AgentRecord, task: TaskRecord, same_process: bool, had_gateway: bool
+) -> None:
+    """The agent does not know an attempt that it should run. Parameters as in `reconcile`."""
     if task.confirmed and same_process:
         # It ended, and somebody acknowledged that who could not tell us yet: a gateway that is cut off.
         # The agent answers a repeated order with how the attempt ended; if the gateway is first, good.
         task.confirmed = False
         task.status_seq = 0
         state.dirty["task", task.id] = None
-    if not task.confirmed:
+    if not task.confirmed and (same_process or not had_gateway):
         # It never confirmed the launch: the order was lost and goes out again.
         if task.state is TaskState.UNREACHABLE and not task.kill_reason:
             state.move_task(task, TaskState.STAGING, Reason.AGENT_RETURNED, "master")
@@ -269,6 +292,7 @@ def heard_by_gateway(state: MasterState, session_id: SessionId) -> None:
     session = state.sessions.get(session_id)
     agent = state.agents.get(session.agent_id) if session is not None and session.agent_id else None
     if agent is not None and agent.session_id == session_id:
+        heard(state, agent)
         heartbeat(state, agent, by_gateway=True)
 
 

@@ -95,6 +95,7 @@ def _verdict(state: MasterState, task: TaskRecord, agent: AgentRecord) -> dict[s
 def _against_totals(task: TaskRecord, agent: AgentRecord) -> list[str]:
     """Return what is missing even when the agent is idle."""
     idle = AgentRecord(agent.info)
+    idle.max_message_bytes = agent.max_message_bytes
     idle.free = idle.totals
     result = check(task.spec, idle)
     return [] if isinstance(result, Resources) else [o.sentence for o in result]

@@ -56,6 +56,7 @@ class AgentRow(msgspec.Struct, array_like=True):
     heartbeat_s: float
     last_heard: float
     ghosts: tuple[GhostRow, ...]
+    via: AgentId | None = None
 
 
 class FrameworkRow(msgspec.Struct, array_like=True):
@@ -111,8 +112,13 @@ def _task_key(task_id: TaskId) -> bytes:
 
 
 def take_writes(state: MasterState) -> list[Write]:
-    """Return the writes that bring the store in line with the books, and mark nothing dirty."""
-    writes = [_write(state, kind, key) for kind, key in state.dirty]
+    """Return the writes that bring the store in line with the books, and mark nothing dirty.
+
+    The time goes with them: the next run's clock starts no earlier, so that nothing on record lies in its
+    future, even if the machine's clock has been set back.
+    """
+    writes = [_write(state, kind, key) for kind, key in state.dirty if kind != "meta"]
+    writes.append(meta_write(state))
     state.dirty.clear()
     return writes
 
@@ -143,8 +149,7 @@ def _write(state: MasterState, kind: str, key: Any) -> Write:
         removed = framework.state is FrameworkState.REMOVED
         row = FrameworkRow(framework.info, removed, framework.registered_at)
         return Write(kind, key.encode(), _encode(row))
-    assert kind == "meta", f"unknown kind of record {kind!r}"
-    return meta_write(state)
+    raise AssertionError(f"unknown kind of record {kind!r}")
 
 
 def _task_row(task: TaskRecord) -> TaskRow:
@@ -190,6 +195,7 @@ def _agent_row(agent: AgentRecord) -> AgentRow:
         agent.heartbeat_s,
         agent.last_heard,
         ghosts,
+        agent.via,
     )
 
 
@@ -272,6 +278,7 @@ def _restore_agent(state: MasterState, row: AgentRow) -> None:
     agent.drain = row.drain
     agent.heartbeat_s = row.heartbeat_s
     agent.last_heard = row.last_heard
+    agent.via = row.via
     agent.state = AgentState.RECOVERING
     for ghost in row.ghosts:
         charge = fair_amounts(ghost.resources, agent.devices)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from typing import Final
 
 from edgerm_core.feasibility import check, choose_implementation
 from edgerm_core.frameworks import FrameworkState
@@ -28,23 +29,35 @@ MAX_DECISIONS = 100_000
 RETRY_S = 1.0
 """After a scheduler raised, or was cut off, it is asked again after this long."""
 
+ASK_AGAIN_S: Final = 30.0
+"""While tasks wait, the scheduler is asked at least this often: what it holds back for a while, it would
+hold back for ever if nothing else happened."""
+
 
 class Placer:
-    """Runs the scheduler when something changed that could let a task be placed."""
+    """Runs the scheduler when something changed that could let a task be placed, and now and then."""
 
     def __init__(self) -> None:
         self._complete = True
+        self._ask_again_at: float | None = None
 
     def run(self, state: MasterState) -> None:
         """Ask for decisions until there are no more, and carry out those that hold."""
-        if not (state.agent_changes or state.framework_changes or state.task_changes):
+        overdue = self._ask_again_at is not None and self._ask_again_at <= state.now
+        if not (overdue or state.agent_changes or state.framework_changes or state.task_changes):
             return
         for _ in range(MAX_ROUNDS):
             decisions = self._ask(state)
             carried_out = sum(self._dispose(state, decision) for decision in decisions)
             if not decisions or not carried_out:
-                return
-        self._come_back(state)
+                break
+        else:
+            self._come_back(state)
+        if overdue or self._ask_again_at is None:
+            self._ask_again_at = None
+            if any(framework.pending for framework in state.frameworks.values()):
+                self._ask_again_at = state.now + ASK_AGAIN_S
+                state.at(self._ask_again_at, _look, None)
 
     def _ask(self, state: MasterState) -> list[Decision]:
         window = Window(state, self._complete)
@@ -63,7 +76,8 @@ class Placer:
         except Exception as error:
             # Whatever it knew may be half updated: it starts anew.
             self._complete = True
-            text = f"the scheduler failed: {type(error).__name__}: {error}; asked again in {RETRY_S:g} s"
+            name = type(state.scheduler).__name__
+            text = f"scheduler {name} failed: {type(error).__name__}: {error}; asked again in {RETRY_S:g} s"
             state.report(logging.ERROR, text)
             self._come_back(state)
             return []
@@ -117,6 +131,10 @@ def _well_formed(decision: object) -> bool:
     if isinstance(decision, OfferProposal):
         return isinstance(decision.framework_id, str) and isinstance(decision.agent_id, str)
     return False
+
+
+def _look(_state: MasterState, _key: None) -> None:
+    """Nothing but the end of a batch is needed: it runs the placer."""
 
 
 def _wake(state: MasterState, _key: None) -> None:

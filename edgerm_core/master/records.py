@@ -106,6 +106,7 @@ class AgentRecord:
         "session_id",
         "state",
         "static_version",
+        "strays",
         "totals",
         "unconfirmed",
         "unreachable_since",
@@ -140,6 +141,9 @@ class AgentRecord:
         #: Attempts that were replaced while the agent was away, and may still run here. They keep
         #: their resources until the agent says that they have ended. By (task, attempt).
         self.ghosts: dict[tuple[TaskId, int], Holding] = {}
+        #: Attempts that it said it runs and that hold nothing on the books: it was declared gone, and
+        #: came back with them. Nothing is placed beside them until it says that they have ended.
+        self.strays: set[tuple[TaskId, int]] = set()
         self.offers: set[OfferId] = set()
         #: Tasks here whose launch or kill the agent has not confirmed yet.
         self.unconfirmed: set[TaskId] = set()
@@ -170,7 +174,12 @@ class AgentRecord:
     @property
     def schedulable(self) -> bool:
         """Whether it may get tasks now."""
-        return self.state is AgentState.READY and self.session_id is not None
+        return self.state is AgentState.READY and self.session_id is not None and not self.strays
+
+    def books(self, task_id: TaskId, attempt: int) -> bool:
+        """Return whether that attempt holds some of its resources."""
+        holding = self.holdings.get(task_id)
+        return (holding is not None and holding.attempt == attempt) or (task_id, attempt) in self.ghosts
 
     def describe(self, info: AgentInfo) -> None:
         """Take over what the agent says about itself; `free` must be recounted afterwards."""

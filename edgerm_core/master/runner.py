@@ -19,12 +19,13 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from edgerm_core.clock import Clock, SteadyClock
 from edgerm_core.codec import decode_batch, encode
 from edgerm_core.config import Config, default_data_dir
-from edgerm_core.errors import BlobError, ConnectionClosed, DecodeError, StoreError
-from edgerm_core.ids import SessionId
+from edgerm_core.errors import BlobError, ConnectionClosed, DecodeError, PluginError, StoreError
+from edgerm_core.ids import AgentId, SessionId
 from edgerm_core.interfaces import Connection, Listener, Scheduler, Store, StoreOpener, Write
 from edgerm_core.limits import (
     BLOB_CHUNK_BYTES,
@@ -42,11 +43,15 @@ from edgerm_core.master.events import (
     BlobRemoved,
     BlobStored,
     Event,
+    Heard,
     Received,
     SessionClosed,
     SessionOpened,
+    Undeliverable,
 )
 from edgerm_core.master.machine import Machine
+from edgerm_core.master.records import Session
+from edgerm_core.master.relay import RelayConnection, Relays
 from edgerm_core.master.settings import Settings
 from edgerm_core.messages import (
     BlobData,
@@ -54,12 +59,18 @@ from edgerm_core.messages import (
     BlobOffer,
     BlobState,
     Failed,
+    Heartbeat,
+    Launch,
     Message,
     RefusalCode,
     Refused,
+    Register,
+    RelayClose,
+    Relayed,
+    RelayOpen,
 )
 from edgerm_core.observers import Observer
-from edgerm_core.plugins import Plugins
+from edgerm_core.plugins import Plugins, blaming
 from edgerm_core.security import check_exposure
 
 log = logging.getLogger(__name__)
@@ -72,6 +83,12 @@ STORE_PATIENCE_S: Final = 60.0
 """A disk that refuses is asked again for this long; then the master stops rather than promise what
 it cannot keep. Nothing leaves meanwhile; agents go on with their tasks."""
 
+BLOB_DATA_BYTES: Final = 60
+"""Of a BlobData around its data, at most; the smallest frame that a peer may ask for has 64 bytes."""
+
+REFUSAL_PART: Final = 8
+"""A refusal's sentence takes at most this part of the smallest frame, in characters of up to 4 bytes."""
+
 CLOSE_FLUSH_S: Final = 2.0
 """How long a session that is being closed may take to read what is still waiting for it."""
 
@@ -82,12 +99,17 @@ class SessionPort:
     def __init__(self, session_id: SessionId, connection: Connection) -> None:
         self.id = session_id
         self.connection = connection
+        #: What the transport takes, or less where the peer has said so.
+        self.max_message_bytes = connection.max_message_bytes
+        #: The channels of a gateway.
+        self.relays: Relays | None = None
         #: Frames handed to the engine and not yet handled.
         self.frames_waiting = 0
         self.room = anyio.Event()
         self.outbox: collections.deque[bytes] = collections.deque()
         self.outbox_bytes = 0
         self.wake_writer = anyio.Event()
+        self.drained = anyio.Event()
         #: Set when no more is to be sent: the reason.
         self.closing: str | None = None
 
@@ -95,6 +117,10 @@ class SessionPort:
         """Wait until the engine has handled another of this session's frames."""
         self.room = anyio.Event()
         await self.room.wait()
+
+    async def wait_drained(self) -> None:
+        """Wait until something of the outbox has left."""
+        await self.drained.wait()
 
     def put(self, data: bytes) -> bool:
         """Queue one encoded message; return whether the outbox is still within its limit."""
@@ -107,11 +133,13 @@ class SessionPort:
         """Return as many waiting messages as fit into one frame; at least one."""
         pieces = [self.outbox.popleft()]
         size = len(pieces[0])
-        max_bytes = self.connection.max_message_bytes
+        max_bytes = self.max_message_bytes
         while self.outbox and len(pieces) < MAX_BATCH_MESSAGES and size + len(self.outbox[0]) <= max_bytes:
             pieces.append(self.outbox.popleft())
             size += len(pieces[-1])
         self.outbox_bytes -= size
+        self.drained.set()
+        self.drained = anyio.Event()
         return b"".join(pieces)
 
 
@@ -151,14 +179,14 @@ class MasterRunner:
         self._next_session += 1
         port = SessionPort(session_id, connection)
         self._ports[session_id] = port
-        self._enqueue(
-            [SessionOpened(session_id, connection.peer, connection.identity, connection.push)], None
-        )
+        self._enqueue([_opening(session_id, connection)], None)
         reason = "closed"
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write, port, group.cancel_scope)
-                reason = await self._read(port)
+                reason = await self._read(port, group)
+                if port.relays is not None:
+                    port.relays.end("its gateway's connection ended")
                 port.closing = port.closing or reason
                 port.wake_writer.set()
                 group.cancel_scope.deadline = anyio.current_time() + CLOSE_FLUSH_S
@@ -166,7 +194,7 @@ class MasterRunner:
             del self._ports[session_id]
             self._enqueue([SessionClosed(session_id, reason)], None)
 
-    async def _read(self, port: SessionPort) -> str:
+    async def _read(self, port: SessionPort, group: TaskGroup) -> str:
         """Turn frames into events until the connection ends; return why it did."""
         while True:
             try:
@@ -182,8 +210,15 @@ class MasterRunner:
             for message in messages:
                 if isinstance(message, BlobGet | BlobOffer | BlobData):
                     await self._serve_blob(port, message)
-                else:
-                    events.append(Received(port.id, message))
+                    continue
+                if isinstance(message, RelayOpen | Relayed | RelayClose):
+                    await self._relay(port, group, message)
+                    continue
+                events.append(Received(port.id, message))
+                if isinstance(message, Register) and message.max_message_bytes:
+                    port.max_message_bytes = min(port.max_message_bytes, message.max_message_bytes)
+                elif isinstance(message, Heartbeat) and message.heard and port.relays is not None:
+                    events.append(Heard(port.relays.heard(message.heard)))
             if events:
                 port.frames_waiting += 1
                 self._enqueue(events, port)
@@ -214,7 +249,10 @@ class MasterRunner:
 
     def _send(self, port: SessionPort, message: Message) -> None:
         data = encode(message)
-        if len(data) > port.connection.max_message_bytes:
+        if len(data) > port.max_message_bytes:
+            if isinstance(message, Launch):
+                self._enqueue([Undeliverable(port.id, message, len(data))], None)
+                return
             log.error(
                 "%s for %s has %d bytes, more than its connection takes; left out",
                 type(message).__name__,
@@ -236,26 +274,62 @@ class MasterRunner:
     def _refuse(self, port: SessionPort, code: str, text: str) -> None:
         """Say why, and end the session once that has been sent."""
         if port.closing is None:
-            port.put(encode(Refused(code, text)))
+            port.put(encode(Refused(code, text[: port.max_message_bytes // REFUSAL_PART])))
             port.closing = text
             port.wake_writer.set()
 
-    # --- blobs --------------------------------------------------------------------------------
-
-    async def _serve_blob(self, port: SessionPort, message: BlobGet | BlobOffer | BlobData) -> None:
-        """Read and write blobs beside the machine, which only hears that one is there."""
+    async def _session_of(self, port: SessionPort) -> Session | None:
+        """Return the machine's session, or None if the peer has not greeted."""
         session = self._machine.state.sessions.get(port.id)
         if session is None or not session.role:
             # The greeting may still be on its way through the engine.
             while port.frames_waiting:
                 await port.wait_room()
             session = self._machine.state.sessions.get(port.id)
-        if session is None or not session.role:
+        return session if session is not None and session.role else None
+
+    # --- gateways -----------------------------------------------------------------------------
+
+    async def _relay(
+        self, port: SessionPort, group: TaskGroup, message: RelayOpen | Relayed | RelayClose
+    ) -> None:
+        """Carry the sessions of devices beside the machine, which only hears that they are there."""
+        if port.relays is None:
+            session = await self._session_of(port)
+            if session is None or session.role != "agent" or isinstance(port.connection, RelayConnection):
+                text = "only an agent with a connection of its own can be a gateway"
+                self._refuse(port, RefusalCode.UNEXPECTED, text)
+                return
+            assert session.agent_id is not None
+
+            def serve(connection: RelayConnection) -> None:
+                group.start_soon(self._serve_relay, port, connection)
+
+            port.relays = Relays(port, session.agent_id, serve)
+        await port.relays.take(message)
+
+    async def _serve_relay(self, gateway: SessionPort, connection: RelayConnection) -> None:
+        try:
+            await self.serve_connection(connection)
+        except Exception:
+            log.exception("carrying %s failed; its channel is closed", connection.peer)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await connection.close()
+            assert gateway.relays is not None
+            gateway.relays.forget(connection)
+
+    # --- blobs --------------------------------------------------------------------------------
+
+    async def _serve_blob(self, port: SessionPort, message: BlobGet | BlobOffer | BlobData) -> None:
+        """Read and write blobs beside the machine, which only hears that one is there."""
+        session = await self._session_of(port)
+        if session is None:
             self._refuse(port, RefusalCode.UNEXPECTED, "blobs are only for peers that have greeted")
             return
         try:
             if isinstance(message, BlobGet):
-                length = min(message.length, BLOB_CHUNK_BYTES, port.connection.max_message_bytes - 128)
+                length = min(message.length, BLOB_CHUNK_BYTES, port.max_message_bytes - BLOB_DATA_BYTES)
                 size, data = await anyio.to_thread.run_sync(
                     self._blobs.read, message.blob, message.offset, length
                 )
@@ -373,7 +447,8 @@ class MasterRunner:
         give_up_at = anyio.current_time() + STORE_PATIENCE_S
         while True:
             try:
-                await anyio.to_thread.run_sync(self._store.commit, writes)
+                with blaming("store", type(self._store).__name__):
+                    await anyio.to_thread.run_sync(self._store.commit, writes)
                 return
             except StoreError as error:
                 if anyio.current_time() >= give_up_at:
@@ -412,7 +487,8 @@ class MasterRunner:
         # A batch the disk refused comes before later ones, or these would speak of what is not there.
         writes = [*self._unwritten, *merge_writes(effects), self._final_meta()]
         try:
-            await anyio.to_thread.run_sync(self._store.commit, writes)
+            with blaming("store", type(self._store).__name__):
+                await anyio.to_thread.run_sync(self._store.commit, writes)
         finally:
             for name, observer in self._observers.items():
                 try:
@@ -422,6 +498,24 @@ class MasterRunner:
 
     def _final_meta(self) -> Write:
         return journal.meta_write(self._machine.state)
+
+
+def _opening(session_id: SessionId, connection: Connection) -> SessionOpened:
+    peer, identity, push = connection.peer, connection.identity, connection.push
+    if not isinstance(connection, RelayConnection):
+        return SessionOpened(session_id, peer, identity, push, connection.max_message_bytes)
+    connection.session_id = session_id
+    opened = connection.opened
+    return SessionOpened(
+        session_id,
+        peer,
+        identity,
+        push,
+        connection.max_message_bytes,
+        connection.via,
+        opened.age_s,
+        AgentId(opened.custody_of) if opened.custody_of else None,
+    )
 
 
 def merge_writes(effects: Iterable[Effect]) -> list[Write]:
@@ -471,9 +565,11 @@ async def run_master(
     data_dir = Path(settings.data_dir) if settings.data_dir else default_data_dir("master")
     scheduler: Scheduler = plugins.create("scheduler", choose_scheduler(config, plugins))
     opener: StoreOpener = plugins.create("store", settings.store)
-    store = await anyio.to_thread.run_sync(opener, data_dir)
+    with blaming("store", settings.store):
+        store = await anyio.to_thread.run_sync(opener, data_dir)
     try:
-        records = await anyio.to_thread.run_sync(_load, store)
+        with blaming("store", settings.store):
+            records = await anyio.to_thread.run_sync(_load, store)
         meta = journal.read_meta(records)
         now = clock or SteadyClock(meta.now if meta else 0.0)
         machine = Machine(Settings.of(settings), scheduler, secrets.token_hex(8), now())
@@ -481,11 +577,7 @@ async def run_master(
         for blob, size in blobs.scan().items():
             machine.handle(BlobStored(blob, size), now())
         machine.restore(records, now())
-        observers = {
-            name: plugins.create("observer", name)
-            for name in plugins.names("observer")
-            if config.has_section("observer", name)
-        }
+        observers = _create_observers(plugins)
         machine.state.observed = bool(observers)
         runner = MasterRunner(machine, store, blobs, now, observers)
         runner.stage_first_batch()
@@ -497,12 +589,32 @@ async def run_master(
                     group.start_soon(runner.run_engine)
                     group.start_soon(runner.run_committer)
                     for listener in listeners:
-                        group.start_soon(listener.serve, runner.serve_connection)
+                        group.start_soon(_serve, listener, runner)
             finally:
-                with anyio.CancelScope(shield=True), contextlib.suppress(StoreError):
+                with anyio.CancelScope(shield=True), contextlib.suppress(StoreError, PluginError):
                     await runner.finish()
     finally:
         store.close()
+
+
+def _create_observers(plugins: Plugins) -> dict[str, Observer]:
+    """Create the observers that have a config section; broken ones are named and left out.
+
+    Raises:
+        ConfigError: if a section is wrong.
+    """
+    observers: dict[str, Observer] = {}
+    for name in plugins.config.observer:
+        try:
+            observers[name] = plugins.create("observer", name)
+        except PluginError as error:
+            log.error("observer %s is left out: %s", name, error)
+    return observers
+
+
+async def _serve(listener: Listener, runner: MasterRunner) -> None:
+    with blaming("transport", listener.url):
+        await listener.serve(runner.serve_connection)
 
 
 def _load(store: Store) -> dict[str, dict[bytes, bytes]]:
@@ -517,7 +629,8 @@ async def _listening(plugins: Plugins, urls: Iterable[str]) -> AsyncIterator[lis
     listeners: list[Listener] = []
     try:
         for url in urls:
-            listeners.append(await plugins.transport_for(url).listen(url))
+            with blaming("transport", url):
+                listeners.append(await plugins.transport_for(url).listen(url))
         yield listeners
     finally:
         with anyio.CancelScope(shield=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from edgerm_core.agents import AgentState
 from edgerm_core.ids import SessionId, format_task_id
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.master.orders import order_ghost_kill, order_kill
@@ -11,7 +12,7 @@ from edgerm_core.master.records import AgentRecord, Session, TaskRecord, UsageRe
 from edgerm_core.master.state import MasterState
 from edgerm_core.master.tasks import attempt_ended
 from edgerm_core.messages import Acknowledge, StatusUpdate, Usage
-from edgerm_core.tasks import TRANSITIONS, TaskState
+from edgerm_core.tasks import LOSSES, TRANSITIONS, TaskState
 
 REPORTABLE = frozenset(
     {
@@ -40,7 +41,7 @@ def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, upd
         acknowledge(state, session_id, update)
         return
     task = state.tasks.get(update.task_id)
-    if task is not None and update.state.terminal:
+    if task is not None:
         take_back_end(state, agent, task, update)
     if task is None or update.attempt != task.attempt or update.task_id not in agent.holdings:
         on_stale_status(state, agent, session_id, update)
@@ -56,22 +57,22 @@ def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, upd
 def on_custody(state: MasterState, session: Session, update: StatusUpdate) -> None:
     """Take in what an agent that is not there any more once said to a gateway.
 
-    An end counts wherever the agent is. How its tasks stood until then counts only while the agent is
-    connected, elsewhere: of one that is away it is no longer known whether it is still so.
+    An end counts wherever the agent is. How its tasks stood until then does not once the agent is
+    UNREACHABLE: how they stand now comes with its registration.
     """
     agent = state.agents.get(session.agent_id) if session.agent_id else None
-    if agent is None or (agent.session_id is None and not update.state.terminal):
+    if agent is None or (agent.state is AgentState.UNREACHABLE and not update.state.terminal):
         acknowledge(state, session.id, update)
         return
     on_status(state, agent, session.id, update)
 
 
-def take_back_end(
-    state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate
-) -> None:
+def take_back_end(state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate) -> None:
     """A run that was given up has ended before a replacement was placed: let its end count after all."""
     if (
-        task.state is TaskState.PENDING
+        update.state in (TaskState.FINISHED, TaskState.FAILED, TaskState.ERROR)
+        and update.reason not in LOSSES
+        and task.state is TaskState.PENDING
         and update.attempt == task.attempt
         and (task.id, task.attempt) in agent.ghosts
     ):
@@ -89,6 +90,7 @@ def on_usage(state: MasterState, agent: AgentRecord, message: Usage) -> None:
 
 def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate) -> None:
     """Apply the next update of the current attempt."""
+    restarted = update.restarts != task.restarts
     task.restarts = update.restarts
     if update.state.terminal:
         task.exit_code = update.exit_code
@@ -107,6 +109,8 @@ def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: St
             step = f"from {task.state.name} to {update.state.name}"
             text = f"agent {agent.info.name or agent.id} says that {format_task_id(task.id)} went {step}"
             state.report(logging.WARNING, f"{text}, which cannot be: left out")
+            if restarted:
+                state.note(task, task.reason, "agent", task.message)
             return
         state.move_task(task, update.state, update.reason, "agent", update.message)
     elif update.state is TaskState.KILLING:
@@ -119,6 +123,9 @@ def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: St
         if task.state is not TaskState.KILLING:
             state.move_task(task, TaskState.KILLING, task.kill_reason, "master")
             order_kill(state, agent, task)
+        elif restarted:
+            # What a framework is told differs, so it needs a version of its own.
+            state.note(task, task.kill_reason, "agent", update.message)
 
 
 def on_stale_status(
@@ -128,6 +135,9 @@ def on_stale_status(
     acknowledge(state, session_id, update)
     if update.state.terminal:
         state.drop_ghost(agent, update.task_id, update.attempt)
+        if (update.task_id, update.attempt) in agent.strays:
+            agent.strays.discard((update.task_id, update.attempt))
+            state.refresh_schedulable(agent)
     else:
         order_ghost_kill(state, agent, update.task_id, update.attempt)
 

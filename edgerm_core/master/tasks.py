@@ -18,7 +18,7 @@ from edgerm_core.limits import (
 from edgerm_core.master.orders import order_kill, order_launch
 from edgerm_core.master.records import AgentRecord, FrameworkRecord, Holding, TaskRecord, fair_amounts
 from edgerm_core.master.state import MasterState
-from edgerm_core.messages import RefusalCode, Submit, Submitted
+from edgerm_core.messages import Launch, RefusalCode, Submit, Submitted
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import LOSSES, Reason, TaskSpec, TaskState, check_spec
 
@@ -174,6 +174,22 @@ def place(
     state.hold(agent, Holding(task.id, task.attempt, task.framework_id, granted, charge))
     state.move_task(task, TaskState.STAGING, reason, "master")
     order_launch(state, agent, task)
+
+
+def undeliverable(state: MasterState, session_id: SessionId, launch: Launch, size_bytes: int) -> None:
+    """A Launch is larger than its agent's connection takes: the task goes elsewhere."""
+    session = state.sessions.get(session_id)
+    task = state.tasks.get(launch.task_id)
+    if session is None or task is None or session.agent_id is None:
+        return
+    agent = state.agents.get(session.agent_id)
+    if agent is None or task.attempt != launch.attempt or task.id not in agent.holdings:
+        return
+    text = (
+        f"its launch has {size_bytes} bytes, more than the {agent.max_message_bytes} that the connection "
+        f"of agent {agent.info.name or agent.id} takes"
+    )
+    attempt_ended(state, task, TaskState.DROPPED, Reason.LAUNCH_TOO_LARGE, text, "master")
 
 
 def kill(

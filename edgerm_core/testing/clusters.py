@@ -16,6 +16,7 @@ from edgerm_core.attributes import Attributes
 from edgerm_core.feasibility import check
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
 from edgerm_core.interfaces import Decision, Placement, Scheduler
+from edgerm_core.limits import MAX_MESSAGE_BYTES
 from edgerm_core.resources import (
     UNIT,
     Device,
@@ -42,6 +43,7 @@ class ClusterAgent:
         self.static_version = 0
         self.devices: Mapping[str, Device] = {}
         self.executors: frozenset[str] = frozenset()
+        self.max_message_bytes = MAX_MESSAGE_BYTES
         self.attributes: Attributes = {}
         self.totals = Resources()
         self.held = Resources()

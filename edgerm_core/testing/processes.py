@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 CONFIG = """\
 [master]
@@ -22,6 +22,9 @@ lease_grace_s = 1.0
 recovery_grace_s = 20.0
 """
 """Quick, so that tests need not wait; the recovery grace is long, so that a slow machine is no outage."""
+
+EDGERM = (sys.executable, "-m", "edgerm_core.cli.main")
+"""The command line, of these sources."""
 
 WAIT_S = 60.0
 """For anything that should happen at once: generous, for machines that others use too."""
@@ -33,27 +36,47 @@ directories: list[Path] = []
 """Of every cluster that this process has had; see `left_behind`."""
 
 
+AnyCluster = TypeVar("AnyCluster", bound="Cluster")
+
+
 def chunks(items: list[str], size: int = 500) -> Iterator[list[str]]:
     """Yield the items, so many at a time as one command line takes."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(type=kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-class Cluster:
-    """Daemons by name, in processes of their own, and the command line to talk to them."""
+def free_url(scheme: str) -> str:
+    kind = socket.SOCK_DGRAM if scheme == "coap" else socket.SOCK_STREAM
+    return f"{scheme}://127.0.0.1:{free_port(kind)}"
 
-    def __init__(self, directory: Path, config: str = CONFIG) -> None:
+
+class Cluster:
+    """Daemons by name, in processes of their own, and the command line to talk to them.
+
+    The master listens on one address for each of `schemes`; `url` is the first of them.
+    """
+
+    def __init__(self, directory: Path, config: str = CONFIG, schemes: tuple[str, ...] = ("ws",)) -> None:
         self.directory = directory
-        self.url = f"ws://127.0.0.1:{free_port()}"
+        self.urls = {scheme: free_url(scheme) for scheme in schemes}
+        self.url = self.urls[schemes[0]]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.config = directory / "edgerm.toml"
         self.config.write_text(config)
+
+    def within(self, name: str) -> list[str]:
+        """Return what stands before a command that starts a daemon, or (no name) the command line.
+
+        Override it to give each daemon surroundings of its own, such as a network namespace. The
+        daemon must take the place of what is started, as with `exec`.
+        """
+        return []
 
     # --- daemons ------------------------------------------------------------------------------
 
@@ -61,7 +84,7 @@ class Cluster:
         """Start `edgerm ARGUMENTS`, its log in `<name>.log`."""
         with open(self.directory / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "edgerm_core.cli.main", "--config", str(self.config), *arguments],
+                [*self.within(name), *EDGERM, "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,13 +95,14 @@ class Cluster:
 
     def start_master(self, *arguments: str, ready: bool = True) -> None:
         directory = str(self.directory / "master")
-        self.start("master", "master", "--listen", self.url, "--data-dir", directory, *arguments)
+        listen = [word for url in self.urls.values() for word in ("--listen", url)]
+        self.start("master", "master", *listen, "--data-dir", directory, *arguments)
         if ready:
             self.wait("the master answers", lambda: self.edgerm("ps", check=False).returncode == 0)
 
-    def start_agent(self, name: str, *arguments: str, ready: bool = True) -> None:
+    def start_agent(self, name: str, *arguments: str, url: str = "", ready: bool = True) -> None:
         directory = str(self.directory / name)
-        agent = ("agent", "--master", self.url, "--name", name, "--data-dir", directory)
+        agent = ("agent", "--master", url or self.url, "--name", name, "--data-dir", directory)
         self.start(name, *agent, *arguments)
         if ready:
             self.wait(f"agent {name} is there", lambda: self.agent(name).get("connected") is True)
@@ -129,15 +153,17 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "EDGERM_MASTER": self.url, "EDGERM_DATA": str(self.directory / "data")}
 
-    def edgerm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the command line; with `check` it must succeed."""
+    def edgerm(
+        self, *arguments: str, check: bool = True, url: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line, against the master's address `url`; with `check` it must succeed."""
         done = subprocess.run(
-            [sys.executable, "-m", "edgerm_core.cli.main", *arguments],
+            [*self.within(""), *EDGERM, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=2 * WAIT_S,
-            env=self.environment,
+            env={**self.environment, "EDGERM_MASTER": url or self.url},
             check=False,
         )
         assert "Traceback" not in done.stderr, done.stderr
@@ -177,13 +203,22 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster_in(directory: Path, config: str = CONFIG) -> Iterator[Cluster]:
-    """A cluster that ends with the block: its tasks, then its daemons; nothing else may be left.
+def cluster_in(
+    directory: Path, config: str = CONFIG, schemes: tuple[str, ...] = ("ws",)
+) -> Iterator[Cluster]:
+    """A cluster that ends with the block: see `ending`."""
+    with ending(Cluster(directory, config, schemes)) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def ending(cluster: AnyCluster) -> Iterator[AnyCluster]:
+    """Let the cluster end with the block: its tasks, then its daemons; nothing else may be left.
 
     Keepers end by themselves some seconds later, and take their control groups with them: see
     `left_behind`.
     """
-    cluster = Cluster(directory, config)
+    directory = cluster.directory
     directories.append(directory)
     try:
         yield cluster
@@ -192,9 +227,10 @@ def cluster_in(directory: Path, config: str = CONFIG) -> Iterator[Cluster]:
             cluster.end_tasks()
         finally:
             cluster.stop_all()
-        left = gone_after(5.0, lambda: processes_of(directory, but="edgerm_executor_process.keeper"))
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            left = gone_after(5.0, lambda: processes_of(directory, but="edgerm_executor_process.keeper"))
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         assert not left, f"processes were left behind, and have been killed now: {left}"
 
 

@@ -83,3 +83,73 @@ def test_constraints_and_executors_decide_whatever_is_free() -> None:
     assert not suits(constrained(task_spec(), "floor>=4"), agent())
     assert not suits(task_spec(executors=("docker",)), agent())
     assert not fits_totals(constrained(task_spec(), "floor>=4"), agent())
+
+
+# --- the size of launches ---------------------------------------------------------------------------
+
+
+def the_launch(spec: TaskSpec) -> Launch:
+    """Return as large a Launch as the spec can become, short of long ids."""
+    granted = {name: 10**15 for name in spec.resources.quantities}
+    return Launch(
+        TaskId(2**31),
+        1000,
+        FrameworkId("0123456789abcdef"),
+        spec.name,
+        spec.implementations[0],
+        Resources(granted),
+        spec.env,
+        spec.files,
+        spec.volumes,
+        spec.restart,
+        600.5,
+        3600.5,
+        10.5,
+        1000,
+    )
+
+
+SPECS = st.builds(
+    TaskSpec,
+    name=st.text(max_size=64),
+    implementations=st.tuples(
+        st.builds(
+            Implementation,
+            executor=st.sampled_from(["wasm", "process"]),
+            blob=st.sampled_from([None, blob_id(b"x")]),
+            args=st.lists(st.one_of(st.text(max_size=40), st.integers(0, 2**60)), max_size=5).map(tuple),
+            options=st.dictionaries(st.text(max_size=9), st.text(max_size=40), max_size=4),
+        )
+    ),
+    resources=st.sampled_from([ResourceRequest.parse("cpus:1;mem:64"), ResourceRequest()]),
+    env=st.dictionaries(st.text(max_size=20), st.text(max_size=200), max_size=5),
+    files=st.lists(st.builds(File, st.text(max_size=40), st.just(blob_id(b"y"))), max_size=3).map(tuple),
+    volumes=st.lists(st.builds(Volume, st.text(max_size=40), st.text(max_size=20)), max_size=3).map(tuple),
+    restart=st.sampled_from([RestartPolicy(), RestartPolicy("always", 5, 60.5, 0.5, 30.5)]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SPECS)
+def test_a_launch_is_not_larger_than_its_estimate(spec: TaskSpec) -> None:
+    assert len(encode(the_launch(spec))) <= launch_bytes(spec) <= MAX_LAUNCH_BYTES
+
+
+def test_an_ordinary_task_fits_into_the_frames_of_a_small_device() -> None:
+    options = {"function": "sample"}
+    spec = TaskSpec("sample", (Implementation("wasm", blob_id(b"x"), options=options),))
+    assert launch_bytes(spec) <= 256
+
+
+def test_a_launch_that_the_connection_does_not_take_is_an_obstacle() -> None:
+    small = agent()
+    small.max_message_bytes = 512
+    spec = task_spec("cpus:1")
+    assert suits(spec, small)
+    large = msgspec.structs.replace(spec, env={"A": "x" * 1000})
+    assert suits(large, agent())
+    assert not suits(large, small)
+    assert not fits_totals(large, small)
+    assert check(large, small) == [
+        Obstacle("launch", f"launch: about {launch_bytes(large)} bytes, its connection takes 512")
+    ]

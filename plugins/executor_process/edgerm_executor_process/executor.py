@@ -27,6 +27,7 @@ from edgerm_executor_process.config import ProcessConfig, find_state_dir
 from edgerm_executor_process.exits import ExitRecord, exit_result, start_error
 from edgerm_executor_process.fingerprint import NAME, fingerprint_process
 from edgerm_executor_process.keeper_client import KeeperClient, KeeperConnection, KeeperGone
+from edgerm_executor_process.strays import end_strays
 from edgerm_executor_process.work_dir import RESULT_NAME, prepare_work_dir, read_result
 
 log = logging.getLogger(__name__)
@@ -167,14 +168,15 @@ class ProcessExecutor(Executor):
         known = {str(handle.data.get("key")) for handle in kept}
         try:
             keeper = await self._keeper.existing()
-            if keeper is None:
-                return
-            for key in (await keeper.request("runs"))["keys"]:
-                if key not in known:
-                    log.warning("ending %s: the agent has no record of having started it", key)
-                    await keeper.request("destroy", run={"key": key})
+            if keeper is not None:
+                for key in (await keeper.request("runs"))["keys"]:
+                    if key not in known:
+                        log.warning("ending %s: the agent has no record of having started it", key)
+                        await keeper.request("destroy", run={"key": key})
         except (KeeperGone, ExecutorError) as error:
             log.error("the keeper in %s cannot be asked what it runs: %s", self._base_dir, error)
+        names = {Path(key).name for key in known}
+        await anyio.to_thread.run_sync(end_strays, self._cgroups, self._agent_group, names)
 
     async def stats(self, handle: TaskHandle) -> TaskStats:
         data = _read_handle(handle)

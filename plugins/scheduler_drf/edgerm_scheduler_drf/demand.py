@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator
-from typing import Final
 
+from edgerm_core.feasibility import launch_bytes
 from edgerm_core.ids import AgentId, FrameworkId
 from edgerm_core.interfaces import TaskView
-from edgerm_core.tasks import Implementation, TaskSpec
-
-DEMAND_NAME: Final = "demand"
-"""Name of the spec that stands for all tasks of a demand."""
+from edgerm_core.tasks import TaskSpec
 
 _numbers: Iterator[int] = itertools.count()
 
 
 class MatchKey:
-    """What decides which agents suit: equal for equal executors, constraints and preferences.
+    """What decides which agents suit: equal for equal executors, constraints, preferences and launch size.
 
     Attributes:
         spec: of any task with this key.
@@ -30,7 +27,7 @@ class MatchKey:
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
-        self._parts = (_executors(spec), spec.constraints, spec.preferences)
+        self._parts = (_executors(spec), spec.constraints, spec.preferences, launch_bytes(spec))
         self._hash = hash(self._parts)
 
     def __hash__(self) -> int:
@@ -47,7 +44,7 @@ class Demand:
         key: equal for equal demands.
         number: another one for every demand.
         match_key: the static part.
-        spec: only the parts that placement looks at.
+        spec: of any of the tasks.
         needs: amounts by name in 1/1000, devices as `device/<type>`: what fair sharing charges, and what
             an agent must have at the very least.
         amounts: the same as a mapping.
@@ -82,14 +79,8 @@ class Demand:
         spec = task.spec
         self.key = key
         self.number = next(_numbers)
-        self.spec = TaskSpec(
-            name=DEMAND_NAME,
-            implementations=tuple(Implementation(name) for name in _executors(spec)),
-            resources=spec.resources,
-            constraints=spec.constraints,
-            preferences=spec.preferences,
-        )
-        self.match_key = MatchKey(self.spec)
+        self.spec = spec
+        self.match_key = MatchKey(spec)
         self.amounts = spec.resources.fair_quantities()
         self.needs: tuple[tuple[str, int], ...] = tuple(sorted(self.amounts.items()))
         self.plain = spec.resources.scalars_only
@@ -112,6 +103,7 @@ def demand_key(task: TaskView) -> Hashable:
         _executors(spec),
         spec.constraints,
         spec.preferences,
+        launch_bytes(spec),
         resources.devices,
         tuple(sorted(resources.ranges.items())),
         tuple(sorted((name, tuple(sorted(elements))) for name, elements in resources.sets.items())),

@@ -6,7 +6,7 @@ import errno
 import http
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, cast
 
 import anyio
@@ -85,7 +85,7 @@ class WsListener(Listener):
         self._handler: Handler | None = None
         self._serving = anyio.Event()
         self._closed = anyio.Event()
-        self._idle = anyio.Event()
+        self._ended = anyio.Event()
 
     async def start(self, context: Any) -> None:
         """Bind and accept. Raises OSError if the system does not let us."""
@@ -130,16 +130,21 @@ class WsListener(Listener):
         self._serving.set()
         try:
             await self._closed.wait()
-            await self._wait_idle()
+            await self._wait_ended(self._open)
         except BaseException:
-            for scope in self._open.values():
+            # Peers that dial again meanwhile wait for the next `serve`, and do not keep this one.
+            served = dict(self._open)
+            self._stop_serving()
+            for scope in served.values():
                 scope.cancel()
             with anyio.CancelScope(shield=True):
-                await self._wait_idle()
+                await self._wait_ended(served)
             raise
-        finally:
-            self._handler = None
-            self._serving = anyio.Event()
+        self._stop_serving()
+
+    def _stop_serving(self) -> None:
+        self._handler = None
+        self._serving = anyio.Event()
 
     async def close(self) -> None:
         """See `Listener.close`. Takes at most CLOSE_TIMEOUT_S."""
@@ -154,10 +159,10 @@ class WsListener(Listener):
             for stream in list(self.streams):
                 stream.transport.abort()
 
-    async def _wait_idle(self) -> None:
-        while self._open:
-            self._idle = anyio.Event()
-            await self._idle.wait()
+    async def _wait_ended(self, connections: Collection[WsConnection]) -> None:
+        while any(connection in self._open for connection in connections):
+            self._ended = anyio.Event()
+            await self._ended.wait()
 
     def _check_request(self, stream: ServerConnection, request: Request) -> Response | None:
         """Refuse with a sentence what is no peer of ours; None lets the handshake go on."""
@@ -208,8 +213,7 @@ class WsListener(Listener):
                     await connection.end(code, reason)
                 finally:
                     del self._open[connection]
-                    if not self._open:
-                        self._idle.set()
+                    self._ended.set()
 
 
 def _explain_bind(url: Url, error: OSError) -> str:

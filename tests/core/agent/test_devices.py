@@ -98,7 +98,7 @@ async def test_if_one_device_cannot_be_had_none_is_held() -> None:
     async with anyio.create_task_group() as tasks:
         await devices.discover(tasks)
         tasks.cancel_scope.cancel()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ExecutorError, match=r"driver scripted failed to hand out cam0: ZeroDiv.*oops"):
         await devices.reserve(["led0", "a-led", "cam0"], TaskId(1), Fence(1))
     with pytest.raises(ExecutorError, match="gone0 is no longer there"):
         await devices.reserve(["a-led", "gone0"], TaskId(1), Fence(1))
@@ -119,3 +119,43 @@ async def test_a_device_that_has_vanished_is_released_all_the_same() -> None:
     await devices.release(["led0"], TaskId(1), Fence(1))
     assert driver.held == set()
     await devices.close()
+
+
+class HangingDriver(ScriptedDriver):
+    """Never answers."""
+
+    async def reserve(self, device_id: str, task_id: TaskId, fence: Fence) -> Attachment:
+        if device_id == "led0":
+            await anyio.sleep_forever()
+        if device_id == "none0":
+            return None  # type: ignore[return-value]
+        return Attachment()
+
+    async def release(self, device_id: str, task_id: TaskId, fence: Fence) -> None:
+        await anyio.sleep_forever()
+
+    async def close(self) -> None:
+        await super().close()
+        await anyio.sleep_forever()
+
+
+async def test_a_driver_that_hangs_or_returns_nonsense_is_named_and_given_up_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices_module, "DRIVER_TIMEOUT_S", 0.01)
+    devices = Devices(
+        {"hanging": HangingDriver((LED, Device("none0", "x"), Device("a", "x")))}, lambda: None
+    )
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            await devices.discover(tasks)
+            tasks.cancel_scope.cancel()
+        with pytest.raises(ExecutorError, match=r"scripted did not hand out led0 within 0\.01 s"):
+            await devices.reserve(["led0"], TaskId(1), Fence(1))
+        with pytest.raises(ExecutorError, match="returned NoneType, expected Attachment"):
+            await devices.reserve(["none0"], TaskId(1), Fence(1))
+        await devices.reserve(["a"], TaskId(1), Fence(1))
+        await devices.release(["a"], TaskId(1), Fence(1))
+        await devices.close()
+    assert "device driver scripted did not release a in time" in caplog.text
+    assert "device driver hanging did not close in time" in caplog.text

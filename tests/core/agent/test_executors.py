@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import anyio
 import pytest
 
 from edgerm_core.agent import executors as executors_module
-from edgerm_core.agent.executors import close_executors, fingerprints
+from edgerm_core.agent.executors import close_executors, fingerprints, sweep_executors
 from edgerm_core.agents import Fingerprint
+from edgerm_core.interfaces import TaskHandle
 from edgerm_core.testing.fakes import FakeExecutor
 
 pytestmark = pytest.mark.anyio
@@ -56,3 +60,24 @@ async def test_all_are_closed_although_some_fail(monkeypatch: pytest.MonkeyPatch
     with anyio.fail_after(10):
         await close_executors({"silent": SilentExecutor(), "failing": FailingExecutor(), "fine": fine})
     assert fine.closed
+
+
+@pytest.mark.parametrize("nonsense", [None, "healthy", Fingerprint("another")])
+async def test_one_that_answers_nonsense_is_unhealthy(nonsense: Any) -> None:
+    executor = FakeExecutor("mine")
+    executor.fingerprinted = nonsense
+    (found,) = await fingerprints({"mine": executor})
+    assert (found.name, found.healthy) == ("mine", False)
+    assert "expected its own Fingerprint" in found.problem
+
+
+async def test_all_are_swept_with_their_own_handles_although_some_fail() -> None:
+    class Failing(FakeExecutor):
+        async def sweep(self, kept: Sequence[TaskHandle]) -> None:
+            raise ZeroDivisionError("oops")
+
+    first, last = FakeExecutor("first"), FakeExecutor("last")
+    handles = [TaskHandle("last", data={"n": 1}), TaskHandle("first", data={"n": 2})]
+    await sweep_executors({"first": first, "failing": Failing(), "last": last}, handles)
+    assert first.swept == [[handles[1]]]
+    assert last.swept == [[handles[0]]]

@@ -53,6 +53,33 @@ def test_a_lost_service_starts_again_on_its_own(bench: AgentBench) -> None:
     assert [order.run for order in bench.take(effects.StartRun)] == [run_id(restarts=1)]
 
 
+def test_a_restart_that_was_due_by_a_clock_set_back_since_comes_after_its_longest_delay(
+    bench: AgentBench,
+) -> None:
+    """A board without a battery boots in 1970: the restart was due in fifty years."""
+    policy = RestartPolicy(on="always", delay_s=20, max_delay_s=30)
+    bench.now = 1_700_000_000.0
+    bench.running(restart=policy)
+    bench.end(result=BADLY)
+    bench.now = 10.0
+    bench.restart_agent()
+    bench.lose(jitter=0.0)
+    bench.pass_time(31.0)
+    assert [order.run for order in bench.take(effects.StartRun)] == [run_id(restarts=1)]
+
+
+def test_a_time_limit_holds_although_the_clock_has_been_set_back(bench: AgentBench) -> None:
+    bench.now = 1_700_000_000.0
+    bench.running(time_limit_s=100.0)
+    bench.now = 10.0
+    bench.restart_agent()
+    (order,) = bench.take(effects.RecoverRun)
+    bench.tell(events.RunRecovered(order.run, order.handle))
+    bench.lose(jitter=0.0)
+    bench.pass_time(101.0)
+    assert bench.take(effects.StopRun)
+
+
 def test_a_service_that_takes_its_agent_down_each_time_is_given_up(bench: AgentBench) -> None:
     bench.running(restart=ALWAYS)
     for restarts in range(2):

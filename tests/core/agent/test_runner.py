@@ -366,6 +366,20 @@ async def test_an_exception_while_following_fails_the_task(site: Site) -> None:
     assert not site.executor.running
 
 
+async def test_nonsense_as_an_exit_fails_the_task_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(handle: TaskHandle) -> Any:
+        return "it ended"
+
+    monkeypatch.setattr(site.executor, "wait", wait)
+    async with site.agent():
+        await site.master.send(a_launch())
+        end = await site.master.ended()
+    assert end.state is TaskState.FAILED
+    assert "returned str, expected an ExitResult" in end.message
+
+
 async def test_a_start_that_hangs_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "START_TIMEOUT_S", 0.05)
     site.executor.script = lambda launch: Script(start_hangs=True)
@@ -713,6 +727,22 @@ async def test_what_was_not_acknowledged_is_said_again_after_the_restart(site: S
     async with site.agent():
         await site.master.ended()
     assert [u.seq for u in site.master.all(StatusUpdate)] == [1, 2]
+
+
+async def test_an_unacknowledged_end_does_not_keep_the_sandbox_after_a_restart(site: Site) -> None:
+    site.master.acknowledges = False
+    task_dir = site.data_dir / "tasks" / "t1.1"
+    async with site.agent():
+        await site.master.send(a_launch())
+        await site.master.ended()
+        # As when the agent dies before it has cleaned up.
+        for name in ("work", "logs"):
+            (task_dir / name).mkdir(parents=True, exist_ok=True)
+    async with site.agent():
+        await site.master.ended()
+        assert not (task_dir / "work").exists()
+        await site.master.send(LogGet(1, TaskId(1), LogStream.STDOUT, follow=True))
+        await log_end(site.master, 1)
 
 
 async def test_devices_are_reserved_again_with_the_same_fence(

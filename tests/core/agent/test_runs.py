@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgerm_core.agent import effects, events, runs
+from edgerm_core.agent.runs import LAST_WORD_RESULT_BYTES
 from edgerm_core.codec import decode_batch, encode_batch
 from edgerm_core.ids import TaskId, blob_id
 from edgerm_core.limits import STATUS_RESEND_BASE_S
@@ -63,15 +64,21 @@ def test_a_repeated_launch_of_a_run_that_takes_long_to_start_is_answered(bench: 
     assert [(u.state, u.reason) for u in bench.updates()] == [(TaskState.STARTING, Reason.STARTING)]
 
 
-def test_a_launch_that_crossed_its_own_end_is_answered_with_the_end(bench: AgentBench) -> None:
+@pytest.mark.parametrize(
+    ("result", "remembered"),
+    [(b"x" * LAST_WORD_RESULT_BYTES, b"x" * LAST_WORD_RESULT_BYTES), (b"x" * 1000, None)],
+)
+def test_a_launch_that_crossed_its_own_end_is_answered_with_the_end(
+    bench: AgentBench, result: bytes, remembered: bytes | None
+) -> None:
     bench.running()
-    bench.end(result=ExitResult(True, Reason.EXITED, result=b"large"))
+    bench.end(result=ExitResult(True, Reason.EXITED, result=result))
     bench.acknowledge()
     bench.take(effects.StartRun)
     bench.sent.clear()
     bench.launch()
     assert bench.states() == [(1, 2, "FINISHED")]
-    assert bench.updates()[0].result is None
+    assert bench.updates()[0].result == remembered
     assert not bench.take(effects.StartRun)
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from edgerm_core.agent import effects, events
-from edgerm_core.agent.session import FATAL_REFUSALS
+from edgerm_core.agent.session import FATAL_REFUSALS, SessionState
 from edgerm_core.ids import SessionId, TaskId
 from edgerm_core.limits import GREETING_TIMEOUT_S, RECONNECT_BASE_S
 from edgerm_core.messages import (
@@ -142,6 +142,18 @@ def test_an_inventory_that_changed_offline_is_in_the_registration(bench: AgentBe
     registers = [message for message in bench.sent if isinstance(message, Register)]
     assert registers[-1].info == changed
     assert not any(isinstance(message, Inventory) for message in bench.sent)
+
+
+def test_what_changes_while_the_registration_is_on_its_way_is_told_after_it(bench: AgentBench) -> None:
+    """The master went on with what Register had said, for as long as the session lasted."""
+    bench.lose()
+    while bench.agent.session.state is SessionState.OFFLINE:
+        bench.pass_time()
+    bench.tell(events.Connected(bench.session))
+    bench.tell(events.InventoryChanged(msgspec.structs.replace(INFO, attributes={"os": "plan9"})))
+    assert not any(isinstance(message, Inventory) for message in bench.sent)
+    bench.receive(Registered(1, HEARTBEAT_S, LEASE_S, "m"))
+    assert bench.sent[-1] == Inventory(attributes={"os": "plan9"})
 
 
 # --- removed, and other books -------------------------------------------------------------------

@@ -15,6 +15,7 @@ from edgerm_core.config import Config
 from edgerm_core.errors import PluginError
 from edgerm_core.interfaces import Provider
 from edgerm_core.plugins import PluginInfo, Plugins
+from edgerm_core.testing.fakes import FakeExecutor
 
 pytestmark = pytest.mark.anyio
 
@@ -100,17 +101,10 @@ def test_docker_that_is_not_there_or_not_running(tmp_path: Path) -> None:
     assert "systemctl start docker" in checks.check_docker(str(path)).fix
 
 
-class FakeExecutor:
-    closed = False
-
-    def __init__(self, fingerprint: Fingerprint) -> None:
-        self._fingerprint = fingerprint
-
-    async def fingerprint(self) -> Fingerprint:
-        return self._fingerprint
-
-    async def close(self) -> None:
-        FakeExecutor.closed = True
+def executor(fingerprint: Fingerprint) -> FakeExecutor:
+    fake = FakeExecutor(fingerprint.name)
+    fake.fingerprinted = fingerprint
+    return fake
 
 
 def plugins_with(*providers: Provider[object]) -> Plugins:
@@ -125,16 +119,18 @@ async def test_executors_say_what_they_lack() -> None:
 
     good = Fingerprint("wasm", "wasmtime 1", capabilities={"a": True, "b": False})
     bad = Fingerprint("docker", healthy=False, problem="start it")
+    wasm, docker = executor(good), executor(bad)
     plugins = plugins_with(
-        Provider("wasm", lambda _: FakeExecutor(good)),
-        Provider("docker", lambda _: FakeExecutor(bad)),
+        Provider("wasm", lambda _: wasm),
+        Provider("docker", lambda _: docker),
         Provider("gpu", broken),
     )
     found = {check.name: check for check in await checks.check_executors(plugins)}
     assert found["executor-wasm"] == Check("executor-wasm", "ok", "wasmtime 1 (without b)")
     assert (found["executor-docker"].status, found["executor-docker"].fix) == ("missing", "start it")
     assert "no driver" in found["executor-gpu"].detail
-    assert FakeExecutor.closed
+    assert wasm.closed
+    assert docker.closed
 
 
 async def test_known_but_absent_executors_are_named_with_the_way_to_get_them() -> None:

@@ -14,8 +14,9 @@ from click.testing import Result
 
 from edgerm_core.cli import daemons
 from edgerm_core.cli.daemons import LineFormatter, override, parse_attribute, until_signal
-from edgerm_core.config import AgentConfig
+from edgerm_core.config import AgentConfig, Config
 from edgerm_core.errors import ConfigError, PluginError, ResourceError
+from edgerm_core.plugins import Plugins
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +94,7 @@ async def test_signal_ends_a_daemon_that_cleans_up() -> None:
                 steps.append("cleaned up")
 
     with anyio.fail_after(10):
-        await until_signal(daemon)
+        await until_signal(daemon, Plugins(Config()))
     assert steps == ["runs", "cleaned up"]
 
 
@@ -102,7 +103,7 @@ async def test_daemon_that_ends_by_itself_ends_it_all() -> None:
         await anyio.lowlevel.checkpoint()
 
     with anyio.fail_after(10):
-        await until_signal(daemon)
+        await until_signal(daemon, Plugins(Config()))
 
 
 async def test_error_of_a_daemon_comes_out() -> None:
@@ -110,7 +111,7 @@ async def test_error_of_a_daemon_comes_out() -> None:
         raise ConfigError("x", "wrong")
 
     with anyio.fail_after(10), pytest.raises(ExceptionGroup) as caught:
-        await until_signal(daemon)
+        await until_signal(daemon, Plugins(Config()))
     assert caught.group_contains(ConfigError)
 
 

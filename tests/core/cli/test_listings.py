@@ -97,6 +97,17 @@ def test_agent_row_marks_what_is_unhealthy() -> None:
     )
 
 
+def test_agents_behind_a_gateway_show_it_and_others_leave_the_column_out(
+    operator: Any, invoke: Callable[..., Result]
+) -> None:
+    operator.rows["agents"] = [{"name": "pi4", "via": ""}]
+    assert "VIA" not in invoke("agents").stdout
+    operator.rows["agents"] = [{"name": "pi4", "via": ""}, {"name": "s1", "id": "a-2", "via": "pi4"}]
+    head, _, line = invoke("agents").stdout.splitlines()[:3]
+    assert head.split()[:3] == ["AGENT", "ID", "VIA"]
+    assert line.split() == ["s1", "a-2", "pi4"]
+
+
 def test_why_an_executor_does_not_work_is_said_below_the_agents(
     operator: Any, invoke: Callable[..., Result]
 ) -> None:

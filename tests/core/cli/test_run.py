@@ -12,14 +12,18 @@ from edgerm_core.cli.run import (
     RunOptions,
     build_draft,
     merge_resources,
+    parse_device,
     parse_file,
+    parse_option,
     parse_pair,
+    parse_port,
     parse_value,
     parse_volume,
 )
 from edgerm_core.client.specs import Draft
 from edgerm_core.errors import EdgermError, SpecError
-from edgerm_core.tasks import File, RestartPolicy, Volume
+from edgerm_core.resources import DeviceRequest
+from edgerm_core.tasks import File, Implementation, RestartPolicy, Volume
 
 PROCESS = RunOptions(command=("sh", "-c", "echo hi"), process=True)
 
@@ -56,10 +60,14 @@ def test_every_option_reaches_the_spec(tmp_path: Path, monkeypatch: pytest.Monke
         volumes=("scratch", "kept:data"),
         time_limit_s=60.0,
         restart="failure",
+        devices=("camera", "dongle:2"),
+        options=("user=nobody", "pids_limit=7"),
     )
     spec = draft.spec
     assert spec.name == "hello"
-    assert str(spec.resources) == "cpus:0.5;mem:64;ports:2"
+    assert str(msgspec.structs.replace(spec.resources, devices=())) == "cpus:0.5;mem:64;ports:2"
+    assert spec.resources.devices == (DeviceRequest("camera"), DeviceRequest("dongle", 2))
+    assert spec.implementations[0].options == {"user": "nobody", "pids_limit": 7}
     assert spec.env == {"A": "1", "FROM_HERE": "x=y", "EMPTY": ""}
     assert spec.instances == 3
     assert [str(constraint) for constraint in spec.constraints] == ["os==linux"]
@@ -68,6 +76,25 @@ def test_every_option_reaches_the_spec(tmp_path: Path, monkeypatch: pytest.Monke
     assert spec.volumes == (Volume("scratch"), Volume("data", "kept"))
     assert spec.time_limit_s == 60.0
     assert spec.restart.on == "failure"
+
+
+def test_an_image_becomes_a_container_task_with_a_port_of_the_agent_for_each_of_its_own() -> None:
+    spec = build_draft(
+        RunOptions(image="registry.example:5000/site/web:2", command=("httpd",), ports=("80", "53/udp"))
+    ).spec
+    assert spec.name == "web"
+    assert str(spec.resources) == "cpus:1;mem:128;ports:2"
+    options = {"image": "registry.example:5000/site/web:2", "ports": [80, "53/udp"]}
+    assert spec.implementations == (Implementation("docker", args=("httpd",), options=options),)
+    assert build_draft(RunOptions(image="x")).spec.implementations[0].args == ()
+
+
+def test_any_executor_can_be_named() -> None:
+    options = RunOptions(executor="docker", command=("true",), options=("image=busybox:1", "init=false"))
+    spec = build_draft(options).spec
+    assert spec.name == "docker"
+    made = Implementation("docker", args=("true",), options={"image": "busybox:1", "init": False})
+    assert spec.implementations == (made,)
 
 
 def test_function_of_a_module_gets_typed_values(tmp_path: Path) -> None:
@@ -91,6 +118,14 @@ def test_function_of_a_module_gets_typed_values(tmp_path: Path) -> None:
         RunOptions(process=True, command=("echo",), args=("1",)),
         RunOptions(wasm=Path("x.wasm"), args=("1",)),
         RunOptions(process=True, command=("echo",), cpus="1", resources="cpus:2"),
+        RunOptions(process=True, image="busybox", command=("echo",)),
+        RunOptions(executor="docker", image="busybox"),
+        RunOptions(image="busybox", function="f"),
+        RunOptions(process=True, command=("echo",), ports=("80",)),
+        RunOptions(image="busybox", ports=("80",), resources="ports:1"),
+        RunOptions(image="busybox", ports=("0",)),
+        RunOptions(image="busybox", options=("network",)),
+        RunOptions(image="busybox", devices=("camera:two",)),
     ],
 )
 def test_contradictions_are_usage_errors(options: RunOptions) -> None:
@@ -131,6 +166,18 @@ def test_small_parsers() -> None:
     assert parse_volume("data") == ("", "data")
     assert parse_volume("name:data") == ("name", "data")
     assert parse_pair("A=b=c", "--env") == ("A", "b=c")
+    assert [parse_port(text) for text in ("80", "53/udp")] == [80, "53/udp"]
+    assert [parse_device(text) for text in ("cam", "cam:3")] == [
+        DeviceRequest("cam"),
+        DeviceRequest("cam", 3),
+    ]
+    assert parse_option("a=b=c") == ("a", "b=c")
+    assert parse_option("n=5") == ("n", 5)
+    assert parse_option('n="5"') == ("n", "5")
+    assert parse_option("on=true") == ("on", True)
+    assert parse_option('cap_add=["NET_ADMIN"]') == ("cap_add", ["NET_ADMIN"])
+    assert parse_option("tmpfs={'/tmp' = 8}") == ("tmpfs", {"/tmp": 8})
+    assert parse_option("empty=") == ("empty", "")
     for text in ("NO_SUCH_VARIABLE_HERE", "=x", ""):
         with pytest.raises(click.BadParameter):
             parse_pair(text, "--env")

@@ -98,13 +98,14 @@ async def test_a_rescinded_offer_vanishes_unseen_or_fails_to_be_accepted(master:
         await peer.expect_nothing()
 
 
-async def test_the_master_says_that_an_offer_is_gone(master: ScriptedMaster) -> None:
+@pytest.mark.parametrize("code", ["offer-invalid", "agent-away"])
+async def test_the_master_says_that_an_offer_is_gone(master: ScriptedMaster, code: str) -> None:
     async with connected(master, offers=True) as (framework, peer):
         await peer.send(Offers((offer(1),)))
         [held] = await take(framework, 1)
         async with doing(lambda: held.accept([HELLO])) as call:
             request = await peer.expect(Accept)
-            await peer.send(Failed(request.request_id, "offer-invalid", "the offer has expired"))
+            await peer.send(Failed(request.request_id, code, "the offer has expired"))
         with pytest.raises(OfferGone, match="has expired"):
             await call.value()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgerm_core.attributes import Constraint, Preference
-from edgerm_core.client import Draft, process, task, wasm
+from edgerm_core.client import Draft, container, process, task, wasm
 from edgerm_core.client.specs import as_draft, compile_wat
 from edgerm_core.errors import BlobError, EdgermError, ResourceError, SpecError
 from edgerm_core.ids import blob_id
@@ -25,6 +25,16 @@ def test_a_process_is_named_after_its_command() -> None:
     assert draft.spec == TaskSpec("echo", (Implementation("process", args=("/bin/echo", "hello")),))
     assert task(process("./my tool!")).spec.name == "my-tool-"
     assert task(process("..")).spec.name == "task"
+
+
+def test_a_container_is_named_after_its_image() -> None:
+    draft = task(
+        container("registry.example:5000/site/web:2", "httpd", "-f", ports=[80]), resources="ports:1"
+    )
+    options = {"image": "registry.example:5000/site/web:2", "ports": [80]}
+    made = Implementation("docker", args=("httpd", "-f"), options=options)
+    assert (draft.spec.name, draft.spec.implementations) == ("web", (made,))
+    assert task(container("busybox@sha256:" + "0" * 64)).spec.name == "busybox"
 
 
 def test_every_option_finds_its_place() -> None:
@@ -87,7 +97,7 @@ def test_text_format_without_wasmtime_says_what_to_install(monkeypatch: pytest.M
 
 
 def test_several_implementations_keep_their_order() -> None:
-    draft = as_draft([wasm(MODULE), Implementation("docker", options={"image": "busybox"})], cpus=1)
+    draft = as_draft([wasm(MODULE), container("busybox")], cpus=1)
     assert [i.executor for i in draft.spec.implementations] == ["wasm", "docker"]
     assert draft.spec.resources.quantities == {"cpus": 1000}
 
@@ -104,6 +114,7 @@ def test_a_whole_task_takes_no_more_options() -> None:
     ("make", "error", "text"),
     [
         (lambda: process(), SpecError, "needs a command"),
+        (lambda: container(""), SpecError, "needs an image"),
         (lambda: task(), SpecError, "needs an implementation"),
         (lambda: task(process("true"), mem="lots"), ResourceError, "mem"),
         (lambda: task(process("true"), cpus=1, resources="cpus:2"), SpecError, "given by name and in"),

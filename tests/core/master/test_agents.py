@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from edgerm_core.agents import AgentState, Fingerprint
+from edgerm_core.agents import AgentInfo, AgentState, Fingerprint
+from edgerm_core.ids import AgentId, SessionId
 from edgerm_core.limits import MAX_HEARTBEATS_PER_S
+from edgerm_core.master.events import Heard, SessionClosed, SessionOpened
 from edgerm_core.messages import (
     Drain,
     Failed,
@@ -22,7 +25,7 @@ from edgerm_core.messages import (
 )
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import DisconnectPolicy, Reason, TaskState
-from edgerm_core.testing.masters import VERSIONS, MasterBench, spec
+from edgerm_core.testing.masters import VERSIONS, MasterBench, ScriptedAgent, spec
 
 
 def agent_state(bench: MasterBench) -> AgentState:
@@ -319,3 +322,150 @@ def test_reregistering_in_one_session_is_harmless(bench: MasterBench) -> None:
     agent.send(Register(VERSIONS, agent.info, "b1", "i1"))
     assert agent.closed is None
     assert len(agent.take(Registered)) == 2
+
+
+def test_nothing_is_placed_beside_what_a_forgotten_agent_came_back_with(bench: MasterBench) -> None:
+    """Its runs are on no books, and hold resources all the same until they have been stopped."""
+    agent = bench.agent("a1", "cpus:1;mem:100", incarnation="i1")
+    framework = bench.framework("f1")
+    (task_id,) = bench.submit(framework, spec())
+    agent.status(task_id, TaskState.RUNNING, 1)
+    agent.hang_up()
+    bench.operator().send(Forget(1, agent.info.id))
+    back = bench.agent("a1", "cpus:1;mem:100", tasks=[TaskReport(task_id, 1, TaskState.RUNNING)])
+    assert [kill.attempt for kill in back.take(Kill)] == [1]
+    assert not back.take(Launch)
+    back.status(task_id, TaskState.KILLING, 2)
+    assert not back.take(Launch)
+    back.status(task_id, TaskState.KILLED, 3)
+    assert [launch.attempt for launch in back.take(Launch)] == [2]
+
+
+def test_what_it_came_back_with_is_over_when_it_registers_without(bench: MasterBench) -> None:
+    bench.agent("a1", tasks=[TaskReport(99, 3, TaskState.RUNNING)])  # type: ignore[arg-type]
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    assert bench.state.tasks[task_id].state is TaskState.PENDING
+    bench.agent("a1", incarnation="i2")
+    assert bench.state.tasks[task_id].state is TaskState.STAGING
+
+
+# --- behind gateways --------------------------------------------------------------------------------
+
+
+def via(bench: MasterBench, gateway: str = "gw", **fields: Any) -> SessionId:
+    """Open a session that a gateway relays."""
+    session_id = bench.connect()
+    bench.handle(SessionClosed(session_id, "opened in another way"))
+    bench.handle(SessionOpened(session_id, "bench", via=AgentId(gateway), **fields))
+    return session_id
+
+
+def relayed(bench: MasterBench, gateway: str = "gw", age_s: float = 0.0, **fields: Any) -> ScriptedAgent:
+    """Register agent `a1` through a gateway."""
+    info = AgentInfo(
+        AgentId("a1"), "a1", Resources.parse("cpus:4;mem:1000"), executors=(Fingerprint("test"),)
+    )
+    peer = ScriptedAgent(bench, via(bench, gateway, age_s=age_s), info)
+    bench.peers[peer.session_id] = peer
+    tasks = tuple(fields.pop("tasks", ()))
+    peer.send(Register(VERSIONS, info, "b1", fields.pop("incarnation", "i1"), tasks))
+    return peer
+
+
+def test_an_agent_moves_from_one_gateway_to_another(bench: MasterBench) -> None:
+    first = relayed(bench, "g1")
+    second = relayed(bench, "g2")
+    assert first.closed is not None
+    assert first.closed.code == RefusalCode.SESSION_REPLACED
+    assert second.closed is None
+    assert bench.state.agents["a1"].via == "g2"
+
+
+def test_a_gateway_that_was_cut_off_does_not_take_back_an_agent_that_has_moved_on(
+    bench: MasterBench,
+) -> None:
+    relayed(bench, "g1").hang_up()
+    bench.advance(5)
+    second = relayed(bench, "g2")
+    bench.advance(5)
+    late = relayed(bench, "g1", age_s=10.0)
+    assert late.closed is not None
+    assert late.closed.code == RefusalCode.SESSION_REPLACED
+    assert second.closed is None
+    back = relayed(bench, "g1", age_s=1.0)
+    assert back.closed is None, "it has registered there since"
+    assert bench.state.agents["a1"].via == "g1"
+
+
+def test_a_restarted_agent_is_newer_whatever_its_gateway_says(bench: MasterBench) -> None:
+    relayed(bench, "g1").hang_up()
+    bench.advance(5)
+    assert relayed(bench, "g2", age_s=60.0, incarnation="i2").closed is None
+
+
+def test_a_device_that_its_gateway_has_heard_keeps_its_lease_and_gets_its_orders(
+    bench: MasterBench,
+) -> None:
+    agent = relayed(bench)
+    bench.submit(bench.framework("f1"), spec())
+    assert agent.take(Launch)
+    for _ in range(10):
+        bench.advance(30)
+        bench.handle(Heard((agent.session_id, SessionId(99))))
+    assert agent_state(bench) is AgentState.READY
+    assert len(agent.take(Launch)) == 10
+    assert not agent.take(HeartbeatAck), "its gateway has answered"
+
+
+def test_an_end_that_somebody_else_has_acknowledged_is_asked_for_again(bench: MasterBench) -> None:
+    """A process that lives forgets only what has been acknowledged. Taken for lost, the task ran twice."""
+    agent = relayed(bench, "g1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.status(task_id, TaskState.RUNNING, 3)
+    agent.hang_up()
+    back = relayed(bench, "g2")
+    assert [launch.attempt for launch in back.take(Launch)] == [1]
+    back.status(task_id, TaskState.FINISHED, 4, reason="exited")
+    task = bench.state.tasks[task_id]
+    assert (task.state, task.attempt, task.losses) == (TaskState.FINISHED, 1, 0)
+
+
+def test_what_such_an_agent_has_really_forgotten_runs_as_the_same_attempt(bench: MasterBench) -> None:
+    agent = relayed(bench, "g1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.status(task_id, TaskState.RUNNING, 7)
+    agent.hang_up()
+    back = relayed(bench, "g2")
+    back.status(task_id, TaskState.RUNNING, 1)
+    back.status(task_id, TaskState.FINISHED, 2)
+    assert bench.state.tasks[task_id].state is TaskState.FINISHED
+
+
+def test_an_order_to_a_process_behind_a_gateway_that_is_gone_is_not_repeated_to_the_next_one(
+    bench: MasterBench,
+) -> None:
+    """Its end may be with a gateway that is cut off: another attempt is made, so that both can be told
+    apart."""
+    agent = relayed(bench, "g1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    assert agent.take(Launch)
+    agent.hang_up()
+    back = relayed(bench, "g2", incarnation="i2")
+    assert [launch.attempt for launch in back.take(Launch)] == [2]
+    assert bench.state.tasks[task_id].losses == 1
+
+
+def test_a_launch_whose_end_is_reported_is_not_repeated(bench: MasterBench) -> None:
+    agent = bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.hang_up()
+    back = bench.agent("a1", tasks=[TaskReport(task_id, 1, TaskState.FINISHED, 0, 2)])
+    assert not back.take(Launch)
+    back.status(task_id, TaskState.FINISHED, 2)
+    assert bench.state.tasks[task_id].state is TaskState.FINISHED
+
+
+def test_where_an_agent_was_survives_the_masters_death(bench: MasterBench) -> None:
+    relayed(bench, "g1")
+    bench.restart()
+    assert bench.state.agents["a1"].via == "g1"

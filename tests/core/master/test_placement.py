@@ -12,7 +12,7 @@ from edgerm_core.agents import Fingerprint
 from edgerm_core.feasibility import check
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
 from edgerm_core.interfaces import Decision, OfferProposal, Placement, Scheduler, Snapshot
-from edgerm_core.master.placement import MAX_ROUNDS, RETRY_S
+from edgerm_core.master.placement import ASK_AGAIN_S, MAX_ROUNDS, RETRY_S
 from edgerm_core.messages import Drain, Heartbeat, Offers
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import TaskState
@@ -69,7 +69,8 @@ def test_a_scheduler_that_raises_is_named_in_the_log_and_asked_again_with_a_comp
     framework = bench.framework("f1")
     bench.submit(framework, spec())
     assert states(bench) == [TaskState.PENDING]
-    assert any("the scheduler failed: RuntimeError: index out of step" in line for line in bench.reports)
+    name = type(scheduler).__name__
+    assert any(f"scheduler {name} failed: RuntimeError: index out of step" in line for line in bench.reports)
     failing = False
     scheduler.snapshots.clear()
     bench.advance(RETRY_S)
@@ -118,7 +119,7 @@ def test_garbage_among_decisions_counts_as_a_failure_and_the_next_call_counts(ga
     agent = bench.agent("a1")
     framework = bench.framework("f1")
     bench.submit(framework, spec(), spec())
-    assert any("the scheduler failed: TypeError" in line for line in bench.reports)
+    assert any("failed: TypeError" in line for line in bench.reports)
     bench.live(10, agent)
     assert states(bench) == [TaskState.STAGING] * 2
 
@@ -252,3 +253,26 @@ def test_what_a_decision_counted_on_and_lost_is_shown_again_with_the_next_batch(
     scheduler.decide = look
     agent.send(Heartbeat())
     assert seen == [({TaskId(1)}, {A1})]
+
+
+def test_while_tasks_wait_the_scheduler_is_asked_now_and_then() -> None:
+    """One that sets an agent aside for a while looked at its watch only when something happened."""
+    bench, scheduler = make(nothing)
+    agent = bench.agent("a1")
+    bench.submit(bench.framework("f1"), spec())
+    later = bench.now + ASK_AGAIN_S
+    scheduler.decide = lambda snapshot: first_fits(snapshot) if snapshot.now >= later else []
+    bench.live(ASK_AGAIN_S / 2, agent)
+    assert states(bench) == [TaskState.PENDING]
+    bench.live(ASK_AGAIN_S, agent)
+    assert states(bench) == [TaskState.STAGING]
+
+
+def test_while_no_task_waits_nobody_is_asked_however_long() -> None:
+    bench, scheduler = make(first_fits)
+    agent = bench.agent("a1")
+    bench.submit(bench.framework("f1"), spec())
+    bench.live(2 * ASK_AGAIN_S, agent)
+    scheduler.snapshots.clear()
+    bench.live(5 * ASK_AGAIN_S, agent)
+    assert not scheduler.snapshots

@@ -46,6 +46,33 @@ def test_an_agent_that_lost_its_latest_numbers_in_a_power_cut_is_still_heard(ben
     assert bench.state.tasks[task_id].state is TaskState.FAILED
 
 
+def test_numbers_lost_in_a_power_cut_stay_lost_when_the_master_restarts_too(bench: MasterBench) -> None:
+    """The lowered number was kept in memory alone, and the agent's next news counted as known."""
+    agent = bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.status(task_id, TaskState.STARTING, 1)
+    agent.status(task_id, TaskState.RUNNING, 2)
+    bench.agent("a1", boot_id="b2", tasks=[TaskReport(task_id, 1, TaskState.STARTING, last_seq=1)])
+    bench.restart()
+    # Meanwhile it has ended there, under the number that the first run of it had used.
+    back = bench.agent("a1", boot_id="b2", tasks=[TaskReport(task_id, 1, TaskState.FAILED, last_seq=2)])
+    back.status(task_id, TaskState.FAILED, 2, reason="exit-code")
+    assert bench.state.tasks[task_id].state is TaskState.FAILED
+
+
+def test_no_record_lies_in_the_future_of_the_next_master(bench: MasterBench) -> None:
+    """The time was written with new tasks alone: after the clock was set back, a delay lasted for hours."""
+    agent = bench.agent("a1")
+    policy = ReschedulePolicy(failures=1, delay_s=5.0)
+    (task_id,) = bench.submit(bench.framework("f1"), spec(reschedule=policy))
+    bench.advance(3.0)
+    agent.status(task_id, TaskState.FAILED, 1, reason="exit-code")
+    meta = journal.read_meta(bench.records)
+    assert meta is not None
+    assert bench.state.tasks[task_id].not_before == bench.now + 5.0
+    assert meta.now == bench.now
+
+
 def test_an_unconfirmed_launch_is_repeated_with_the_same_attempt(bench: MasterBench) -> None:
     bench.agent("a1")
     (task_id,) = bench.submit(bench.framework("f1"), spec())

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from edgerm_core import limits
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.builtin.memory_transport import MemoryTransport
 from edgerm_core.builtin.sqlite_store import FILE_NAME, open_store
+from edgerm_core.cli.main import first_leaf
 from edgerm_core.clock import SteadyClock
 from edgerm_core.codec import decode_batch, encode, encode_batch
 from edgerm_core.config import Config, parse_config
@@ -32,7 +34,7 @@ from edgerm_core.errors import (
 from edgerm_core.frameworks import FrameworkInfo
 from edgerm_core.hookspecs import hookimpl
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, TaskId, blob_id
-from edgerm_core.interfaces import Connection, Provider, Store, StoreOpener, Write
+from edgerm_core.interfaces import Connection, Listener, Provider, Store, StoreOpener, Transport, Write
 from edgerm_core.master import frameworks, machine, sessions
 from edgerm_core.master import runner as runner_module
 from edgerm_core.master.effects import Commit, Effect, Report
@@ -836,3 +838,98 @@ async def test_heartbeats_are_answered_while_the_store_is_slow(master: Any, doub
         agent = await bench.agent()
         for _ in range(5):
             await agent.ask(Heartbeat(), HeartbeatAck)
+
+
+# --- plugins that do what they should not ----------------------------------------------------------
+
+
+class Wrong:
+    """A plugin of which each part fails in its own way."""
+
+    @hookimpl
+    def stores(self) -> Iterable[Provider[StoreOpener]]:
+        class Unreadable(DoubleStore):
+            def load(self) -> Iterator[Any]:
+                return iter(["nonsense"])
+
+        class Unwritable(DoubleStore):
+            def commit(self, writes: Sequence[Write]) -> None:
+                raise ZeroDivisionError("by zero")
+
+        def unopened(data_dir: Path) -> Store:
+            raise ZeroDivisionError("by zero")
+
+        yield Provider("unopened", lambda _: unopened)
+        yield Provider("unreadable", lambda _: lambda data_dir: Unreadable(open_store(data_dir)))
+        yield Provider("unwritable", lambda _: lambda data_dir: Unwritable(open_store(data_dir)))
+
+    @hookimpl
+    def observers(self) -> Iterable[Provider[Observer]]:
+        def create(section: object) -> Observer:
+            raise ZeroDivisionError("by zero")
+
+        yield Provider("wrong", create)
+
+    @hookimpl
+    def transports(self) -> Iterable[Provider[Transport]]:
+        class Deaf(MemoryTransport):
+            async def listen(self, url: str) -> Any:
+                raise ZeroDivisionError("by zero")
+
+        class Unserved(Listener):
+            url = "impatient://x"
+
+            async def serve(self, handler: object) -> None:
+                raise ZeroDivisionError("by zero")
+
+            async def close(self) -> None:
+                pass
+
+        class Impatient(MemoryTransport):
+            async def listen(self, url: str) -> Any:
+                return Unserved()
+
+        yield Provider("deaf", lambda _: Deaf(), schemes=frozenset({"deaf"}))
+        yield Provider("impatient", lambda _: Impatient(), schemes=frozenset({"impatient"}))
+
+
+async def test_an_observer_that_cannot_be_created_is_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"memory://runner-{next(_names)}"
+    config = configure(url, tmp_path / "m", "[observer.wrong]\n[observer.absent]\n")
+    plugins = load_plugins(config)
+    plugins.add(Wrong(), "wrong", "tests", "0")
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as group:
+
+            def ready(urls: list[str]) -> None:
+                group.cancel_scope.cancel()
+
+            group.start_soon(partial(run_master, config, plugins, on_ready=ready))
+    assert (
+        "observer wrong is left out: plugin wrong: observer cannot be created: ZeroDivisionError"
+        in caplog.text
+    )
+    assert "observer absent is left out: plugin absent: no observer 'absent' is installed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "store", "sentence"),
+    [
+        ("memory://x", "unopened", "plugin unopened: store failed: ZeroDivisionError: by zero"),
+        ("memory://x", "unreadable", "plugin unreadable: store failed: ValueError"),
+        ("memory://x", "unwritable", "plugin Unwritable: store failed: ZeroDivisionError: by zero"),
+        ("deaf://x", "sqlite", "plugin deaf://x: transport failed: ZeroDivisionError: by zero"),
+        ("impatient://x", "sqlite", "plugin impatient://x: transport failed: ZeroDivisionError"),
+    ],
+)
+async def test_what_the_master_cannot_do_without_ends_it_with_one_sentence(
+    url: str, store: str, sentence: str, tmp_path: Path
+) -> None:
+    config = configure(url, tmp_path / "m", store=store, insecure=True)
+    plugins = load_plugins(config)
+    plugins.add(Wrong(), "wrong", "tests", "0")
+    with anyio.fail_after(PATIENCE_S), pytest.raises((PluginError, ExceptionGroup)) as caught:
+        await run_master(config, plugins)
+    assert sentence in str(first_leaf(caught.value))

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from edgerm_core.ids import TaskId
+from edgerm_core.ids import AgentId, TaskId
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.master.effects import Commit, Send
-from edgerm_core.master.events import BatchEnded, Received
+from edgerm_core.master.events import BatchEnded, Received, SessionClosed, SessionOpened
 from edgerm_core.master.queries import task_row
 from edgerm_core.messages import (
     Acknowledge,
+    Heartbeat,
     Kill,
     KillTasks,
     RefusalCode,
     Register,
     StatusUpdate,
     TaskReport,
+    TaskUpdate,
     TaskUsage,
     Usage,
 )
 from edgerm_core.tasks import DisconnectPolicy, Reason, TaskState
-from edgerm_core.testing.masters import VERSIONS, MasterBench, ScriptedAgent, spec
+from edgerm_core.testing.masters import VERSIONS, MasterBench, Peer, ScriptedAgent, spec
 
 
 @pytest.fixture
@@ -223,3 +225,108 @@ def test_registering_again_on_one_session_with_the_same_tasks_changes_nothing(
     agent.send(Register(VERSIONS, agent.info, "b1", "i1", (TaskReport(task_id, 1, TaskState.RUNNING),)))
     assert bench.state.tasks[task_id].version == before
     assert agent.closed is None
+
+
+def test_a_restart_that_crosses_a_kill_is_told_with_a_version_of_its_own(bench: MasterBench) -> None:
+    """The count of restarts changed behind a version that the framework had seen already."""
+    agent = bench.agent("a1")
+    framework = bench.framework("f1")
+    (task_id,) = bench.submit(framework, spec())
+    agent.status(task_id, TaskState.RUNNING, 1)
+    framework.send(KillTasks(1, (task_id,)))
+    before = framework.take(TaskUpdate)[-1]
+    agent.status(task_id, TaskState.STARTING, 2, reason="restarting", restarts=1)
+    (update,) = framework.take(TaskUpdate)
+    assert (update.state, update.restarts) == (TaskState.KILLING, 1)
+    assert update.version > before.version
+
+
+# --- from a gateway's custody -----------------------------------------------------------------------
+
+
+def custody(bench: MasterBench, agent_id: str) -> Peer:
+    """Open a session that carries what a gateway holds of an agent."""
+    session_id = bench.connect()
+    bench.handle(SessionClosed(session_id, "opened in another way"))
+    bench.handle(SessionOpened(session_id, "bench", via=AgentId("gw"), custody_of=AgentId(agent_id)))
+    return bench.peers[session_id]
+
+
+def test_custody_of_an_agent_that_is_away_ends_its_tasks(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.RUNNING, 1)
+    agent.hang_up()
+    bench.advance(40)
+    assert bench.state.tasks[task_id].state is TaskState.UNREACHABLE
+    gateway = custody(bench, "a1")
+    gateway.send(StatusUpdate(task_id, 1, 4, TaskState.RUNNING, restarts=1))
+    assert bench.state.tasks[task_id].state is TaskState.UNREACHABLE, "nobody knows whether it still runs"
+    gateway.send(StatusUpdate(task_id, 1, 5, TaskState.FINISHED, result=b"42"))
+    assert gateway.take(Acknowledge) == [Acknowledge(task_id, 1, 4), Acknowledge(task_id, 1, 5)]
+    task = bench.state.tasks[task_id]
+    assert (task.state, task.result) == (TaskState.FINISHED, b"42")
+    assert bench.state.agents["a1"].session_id is None
+
+
+def test_custody_of_an_agent_that_has_just_gone_tells_how_its_tasks_stand(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    """It was acknowledged and left out; a task that went on for long stood in STAGING all the time."""
+    agent.hang_up()
+    custody(bench, "a1").send(StatusUpdate(task_id, 1, 1, TaskState.RUNNING))
+    assert bench.state.tasks[task_id].state is TaskState.RUNNING
+
+
+def test_custody_that_comes_after_the_news_changes_nothing(
+    bench: MasterBench, agent: ScriptedAgent, task_id: TaskId
+) -> None:
+    agent.status(task_id, TaskState.FINISHED, 2)
+    version = bench.state.tasks[task_id].version
+    gateway = custody(bench, "a1")
+    gateway.send(StatusUpdate(task_id, 1, 1, TaskState.RUNNING))
+    gateway.send(StatusUpdate(task_id, 1, 2, TaskState.FINISHED))
+    assert len(gateway.take(Acknowledge)) == 2
+    assert bench.state.tasks[task_id].version == version
+
+
+def test_custody_of_an_agent_that_was_forgotten_is_only_acknowledged(bench: MasterBench) -> None:
+    gateway = custody(bench, "nobody")
+    gateway.send(StatusUpdate(TaskId(7), 1, 1, TaskState.FINISHED))
+    assert gateway.take(Acknowledge) == [Acknowledge(TaskId(7), 1, 1)]
+    gateway.send(Heartbeat())
+    gateway.hang_up()
+
+
+def test_custody_is_nobody_else_s_session(bench: MasterBench) -> None:
+    gateway = custody(bench, "a1")
+    bench.advance(60)
+    assert gateway.closed is None, "no greeting is expected"
+    hasty = custody(bench, "a1")
+    hasty.send(Kill(TaskId(1), 1))
+    assert hasty.closed is not None
+    assert hasty.closed.code == RefusalCode.UNEXPECTED
+
+
+@pytest.mark.parametrize("state", [TaskState.FINISHED, TaskState.ERROR])
+def test_an_end_in_time_counts_although_the_run_was_given_up(bench: MasterBench, state: TaskState) -> None:
+    agent = bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1)))
+    agent.status(task_id, TaskState.RUNNING, 1)
+    bench.advance(60)
+    assert bench.state.tasks[task_id].state is TaskState.PENDING
+    custody(bench, "a1").send(StatusUpdate(task_id, 1, 2, state))
+    task = bench.state.tasks[task_id]
+    assert (task.state, task.attempt) == (state, 1)
+    assert not bench.state.agents["a1"].ghosts
+
+
+def test_a_loss_of_a_run_that_was_given_up_is_no_second_loss(bench: MasterBench) -> None:
+    agent = bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec(disconnect=DisconnectPolicy(lost_after_s=1)))
+    agent.status(task_id, TaskState.RUNNING, 1)
+    bench.advance(60)
+    custody(bench, "a1").send(StatusUpdate(task_id, 1, 2, TaskState.FAILED, Reason.AGENT_RESTARTED))
+    task = bench.state.tasks[task_id]
+    assert (task.state, task.losses) == (TaskState.PENDING, 1)
+    assert not bench.state.agents["a1"].ghosts

@@ -200,15 +200,15 @@ def test_status_updates_count_in_order_once(bench: MasterBench) -> None:
     agent = bench.agent("a1")
     framework = bench.framework("f1")
     (task_id,) = bench.submit(framework, spec())
-    agent.status(task_id, TaskState.FINISHED, 2)
-    assert not agent.take(Acknowledge)
-    agent.status(task_id, TaskState.RUNNING, 1)
-    agent.status(task_id, TaskState.RUNNING, 1)
-    assert [a.seq for a in agent.take(Acknowledge)] == [1, 1]
-    agent.status(task_id, TaskState.FINISHED, 2)
-    agent.status(task_id, TaskState.FAILED, 3)
+    agent.status(task_id, TaskState.RUNNING, 2)
+    agent.status(task_id, TaskState.STARTING, 1)
+    agent.status(task_id, TaskState.RUNNING, 2)
+    assert bench.state.tasks[task_id].state is TaskState.RUNNING
+    assert [a.seq for a in agent.take(Acknowledge)] == [2, 1, 2]
+    agent.status(task_id, TaskState.FINISHED, 5)
+    agent.status(task_id, TaskState.FAILED, 6)
     assert bench.state.tasks[task_id].state is TaskState.FINISHED
-    assert [a.seq for a in agent.take(Acknowledge)] == [2, 3]
+    assert [a.seq for a in agent.take(Acknowledge)] == [5, 6]
 
 
 def test_an_agent_cannot_report_on_a_task_it_was_not_given(bench: MasterBench) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from edgerm_scheduler_drf.demand import DEMAND_NAME, Demand, MatchKey, demand_key
+from edgerm_scheduler_drf.demand import Demand, MatchKey, demand_key
 
 from edgerm_core.attributes import Preference, parse_constraint
-from edgerm_core.ids import AgentId, FrameworkId, TaskId, blob_id
+from edgerm_core.ids import AgentId, FrameworkId, TaskId
 from edgerm_core.resources import DeviceRequest
 from edgerm_core.tasks import Implementation, TaskSpec
 from edgerm_core.testing.clusters import ClusterTask, task_spec
@@ -34,7 +34,7 @@ def make_demand(spec: TaskSpec) -> Demand:
         {"time_limit_s": 5.0},
         {
             "implementations": (
-                Implementation("wasm", blob_id(b"x"), ("1",)),
+                Implementation("wasm", args=("1",)),
                 Implementation("process", args=("ls",)),
                 Implementation("wasm", args=("again",)),
             )
@@ -90,11 +90,10 @@ def test_signature_is_the_power_of_two_below_each_need() -> None:
     assert same.signature == (("cpus", 512), ("mem", 128))
 
 
-def test_demand_keeps_nothing_of_the_task_but_what_placement_looks_at() -> None:
-    demand = make_demand(msgspec.structs.replace(BASE, env={"SECRET": "x"}))
-    assert demand.spec.name == DEMAND_NAME
-    assert demand.spec.env == {}
-    assert demand.spec.implementations == (Implementation("wasm"), Implementation("process"))
+def test_launches_of_another_size_are_another_demand_and_may_suit_other_agents() -> None:
+    large = msgspec.structs.replace(BASE, env={"A": "x" * 1000})
+    assert demand_key(make_task(large)) != demand_key(make_task(BASE))
+    assert MatchKey(large) != MatchKey(BASE)
 
 
 def test_every_demand_has_a_number_of_its_own() -> None:

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 from edgerm_transport_ws import listener as listener_module
 from edgerm_transport_ws.config import WsConfig
+from edgerm_transport_ws.connection import WsConnection
 from edgerm_transport_ws.listener import WsListener
 from edgerm_transport_ws.transport import WsTransport
 from edgerm_transport_ws.url import parse_url
@@ -188,6 +190,58 @@ async def test_a_flood_of_idle_connections_is_cut_without_an_answer(
         for stream in idle:
             await stream.aclose()
         await until_open(listener, 0)
+
+
+async def test_peers_that_dial_again_at_once_do_not_keep_it_from_its_end() -> None:
+    """While one peer is slow to say goodbye, others dial again: a master that was told to end went on for
+    as long as any of them was there."""
+    dialled = 0
+
+    async def dial_again() -> None:
+        nonlocal dialled
+        while True:
+            try:
+                connection = await WsTransport(WsConfig()).connect(listener.url)
+                dialled += 1
+                await connection.receive()
+            except (ConnectionClosed, TransportError):
+                await anyio.lowlevel.checkpoint()
+
+    async def wait_for_ever(connection: Connection) -> None:
+        await connection.receive()
+
+    listener = await WsTransport(WsConfig()).listen(URL)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as peers:
+            for _ in range(4):
+                peers.start_soon(dial_again)
+            async with anyio.create_task_group() as group:
+                group.start_soon(listener.serve, wait_for_ever)
+                while dialled < 4:  # noqa: ASYNC110 - there is no event for it
+                    await anyio.sleep(0.005)
+                silent = await WsTransport(WsConfig()).connect(listener.url)
+                assert isinstance(silent, WsConnection)
+                silent._stream.transport.pause_reading()
+                group.cancel_scope.cancel()
+            await listener.close()
+            await silent.close()
+            peers.cancel_scope.cancel()
+
+
+async def test_those_who_dial_between_two_serves_are_served_by_the_second() -> None:
+    listener = await WsTransport(WsConfig()).listen(URL)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as first:
+            first.start_soon(listener.serve, echo)
+            await (await WsTransport(WsConfig()).connect(listener.url)).close()
+            first.cancel_scope.cancel()
+        connection = await WsTransport(WsConfig()).connect(listener.url)
+        await connection.send(b"patience")
+        async with anyio.create_task_group() as second:
+            second.start_soon(listener.serve, echo)
+            assert await connection.receive() == b"patience"
+            await connection.close()
+            await listener.close()
 
 
 async def test_a_listener_with_a_path_takes_that_path_only() -> None:
