@@ -1,0 +1,206 @@
+"""The agent: its parts, and what they ask of each other."""
+
+import asyncio
+import gc
+import sys
+
+from edgerm import blob_cache, now, part
+
+NAP_MS = 200
+"""Shortest sleep: below it, falling asleep costs more than waiting."""
+
+STARVED_STEPS = 3
+"""Steps in a row without memory, before the newest task is stopped for it."""
+
+
+class Agent:
+    """The agent.
+
+    Parameters:
+        config: see `config.load`.
+        machine: the module, for sleeping and the watchdog; None: not here.
+
+    Attributes:
+        now: time of the current step, in milliseconds.
+        rings: see `logs`.
+        fetcher: a `blobs.Fetcher` while there is something to fetch.
+        scalars: what it offers, in 1/1000.
+        max_tasks: attempts that may be here at the same time.
+        id, boot_id, master_id, session_name, devices, journal, runs, session, watchdog: see `boot`.
+    """
+
+    def __init__(self, config, machine=None):
+        self.config = config
+        self.machine = machine
+        self._stepping = self._again = False
+        self._ticker = self._logs_service = self.fetcher = None
+        self._starved = 0
+        self.rings = []
+        self.now = now()
+        part("boot").set_up(self, config, machine)
+
+    # --- turning ------------------------------------------------------------------------------
+
+    async def serve(self):
+        """Work for ever."""
+        self._ticker = asyncio.current_task()
+        listening = False
+        while True:
+            wait_ms = self.step()
+            if not listening and self.session.client.sock is not None:
+                asyncio.create_task(self._listen())
+                listening = True
+            if self.config["sleep"] and wait_ms >= NAP_MS and not self.runs.known:
+                part("sleep").sleep(self, wait_ms)
+            try:
+                await asyncio.sleep_ms(wait_ms)
+            except asyncio.CancelledError:
+                pass  # `_wake`.
+
+    def _listen(self):
+        # asyncio has no public way to wait for a datagram; its own ThreadSafeFlag does it like this.
+        while True:
+            yield asyncio.core._io_queue.queue_read(self.session.client.sock)
+            self._wake()
+
+    def _wake(self):
+        """Something has happened that the next step should see. Idempotent."""
+        if self._stepping:
+            self._again = True
+        else:
+            self._ticker.cancel()
+
+    def step(self):
+        """Do what can be done now; return for how many milliseconds nothing will be due."""
+        if self._stepping:
+            return 0
+        self._stepping = True
+        self._again = False
+        self.now = at = now()
+        if self.watchdog is not None:
+            self.watchdog.feed()
+        try:
+            due = min(self.session.step(at), self.runs.due(at), at + 60000)
+            self._starved = 0
+        except MemoryError:
+            # Orders and answers come again; what has been begun is gone on with in the next step.
+            gc.collect()
+            self._starved += 1
+            if self._starved >= STARVED_STEPS:
+                self.runs.starve()
+            due = at + 100
+        except Exception as error:
+            # A bug of ours, or a file system that is damaged: the tasks that run must not pay for it.
+            sys.print_exception(error)
+            due = at + 1000
+        finally:
+            self._stepping = False
+        return 0 if self._again else max(0, int(due) - at)
+
+    # --- what the session asks of us ----------------------------------------------------------
+
+    def greeting(self):
+        """Return Register."""
+        return part("greeting").register(self)
+
+    def opened(self, name):
+        """A session is open."""
+        self.session_name = name
+        if self.fetcher is not None:
+            self.fetcher.known = False
+        self.journal.write([103, name], self)
+
+    def take(self, message, raw):
+        """Take a message of the master."""
+        kind = message[0]
+        if kind == 7:
+            self.runs.acknowledge(message)
+        elif kind == 8:
+            part("orders").launch(self, message, raw)
+        elif kind == 9:
+            part("orders").kill(self, message)
+        elif kind == 14:
+            if self._logs_service is None:
+                self._logs_service = part("logs_service").LogsService(self.rings)
+            self._logs_service.get(message)
+        elif kind == 2:
+            self._registered(message[4] if len(message) > 4 else "")
+        elif kind == 52:
+            part("orders").disown(self)
+
+    def _registered(self, master_id):
+        if master_id != self.master_id:
+            foreign = self.master_id and self.runs.known
+            self.master_id = master_id
+            self.journal.write([102, master_id], self)
+            if foreign:
+                # Other books number their tasks anew: ours would be taken for theirs.
+                part("orders").disown(self)
+                self.session.leave(self.now)
+                return
+        self.runs.came()
+
+    def left(self):
+        """The session is over."""
+        self._logs_service = None
+        self.runs.left()
+
+    def has_words(self, at):
+        """Return whether `say` would say something."""
+        return self.runs.has_words(at) or (
+            self._logs_service is not None and self._logs_service.has_words()
+        )
+
+    def say(self, buf, at, time_ms):
+        """Write what is to be said into `buf` from `at`; return where it ends."""
+        at = self.runs.say(buf, at, time_ms)
+        if self._logs_service is not None:
+            at = self._logs_service.say(buf, at)
+            if not self._logs_service.streams:
+                self._logs_service = None
+        return at
+
+    # --- what the runs ask of us --------------------------------------------------------------
+
+    def blob_path(self, blob):
+        """Return where a blob is, or None."""
+        return blob_cache.path(self.config["dir"] + "/blobs", blob)
+
+    def want(self, blob):
+        """Fetch a blob."""
+        if self.fetcher is None:
+            self.fetcher = part("blobs").Fetcher(self.config, self._arrived, self.runs.in_use)
+        if blob not in self.fetcher.wanted:
+            self.fetcher.wanted.append(blob)
+
+    def unwant(self, blob):
+        """Nobody needs a blob any more. Idempotent."""
+        if self.fetcher is not None:
+            self.fetcher.unwant(blob)
+            if not self.fetcher.wanted:
+                self.fetcher = None
+
+    def _arrived(self, blob, reason, message):
+        if not self.fetcher.wanted:
+            self.fetcher = None
+        self.runs.arrived(blob, reason, message)
+        self._again = True
+
+    def start(self, run, launch):
+        """Start a run and return its job."""
+        from edgerm import runner  # From the first task on.
+
+        return runner.Job(self, run, launch)
+
+    def run_ended(self, run, outcome):
+        """A job is over."""
+        self.now = now()
+        self.runs.ended(run, *outcome)
+        self.session.soon(self.now)
+        self._wake()
+
+    def ended(self, run):
+        """An attempt is over."""
+        for ring in self.rings:
+            if ring.key == (run.task_id, run.attempt):
+                ring.live = False

@@ -1,0 +1,98 @@
+"""Memory: a board's heap stays as it is, and there is room for tasks."""
+
+from __future__ import annotations
+
+import re
+
+from edgerm_core.client import task
+from edgerm_core.client.blocking import Framework
+from edgerm_core.testing.processes import Cluster
+from tests.micropython.conftest import NewBoard, python
+
+WAIT_S = 60.0
+
+HEARTBEATS = 1000
+
+WATCHED = """
+import asyncio, gc
+from edgerm import part
+from edgerm.agent import Agent
+
+async def watch(agent):
+    while agent.session.state != 5:
+        await asyncio.sleep_ms(50)
+    gc.collect()
+    print("registered", gc.mem_free())
+    last = -1
+    while True:
+        await asyncio.sleep_ms(200)
+        n = agent.session.number
+        if n // 100 > last:
+            last = n // 100
+            gc.collect()
+            print("after", n, gc.mem_alloc())
+
+async def main():
+    agent = Agent(part("config").load("edgerm_config.json"))
+    asyncio.create_task(watch(agent))
+    await agent.serve()
+
+asyncio.run(main())
+"""
+"""The agent as `main` starts it, and beside it somebody who writes down the heap."""
+
+
+def test_a_thousand_heartbeats_leave_the_heap_as_it_was(cluster: Cluster, new_board: NewBoard) -> None:
+    cluster.kill("master")
+    cluster.config.write_text(
+        "[master]\nheartbeat_s = 0.05\nheartbeat_constrained_s = 0.05\nlease_grace_s = 5.0\n"
+    )
+    cluster.start_master()
+    board = new_board(start=False, observe=False)
+    board.start(script=WATCHED)
+
+    def allocated() -> dict[int, int]:
+        return {int(n): int(size) for n, size in re.findall(r"after (\d+) (\d+)", board.log())}
+
+    cluster.wait("a thousand heartbeats", lambda: max(allocated(), default=0) >= HEARTBEATS, 100)
+    sizes = [size for n, size in sorted(allocated().items()) if n >= 100]
+    assert max(sizes) - min(sizes) <= 256, allocated()
+
+
+def test_a_hundred_tasks_leave_the_heap_as_it_was(
+    cluster: Cluster, new_board: NewBoard, framework: Framework
+) -> None:
+    board = new_board(start=False)
+    board.start(script=WATCHED.replace("// 100", "// 1"))
+
+    def work(n: int) -> None:
+        for each in range(n):
+            source = f"def main(ctx):\n    print({each})\n    return {each}\n"
+            assert framework.submit(task(python(source))).result(WAIT_S) == str(each).encode()
+
+    def least() -> int:
+        """Return the smallest heap of the last few looks: in between something may be on its way."""
+        begin = len(board.log())
+        cluster.wait("it is looked at", lambda: board.log().count("\nafter", begin) >= 5)
+        return min(int(size) for size in re.findall(r"after \d+ (\d+)\n", board.log()[begin:]))
+
+    work(30)
+    before = least()
+    work(70)
+    # The interpreter's table of names grows in steps, and never shrinks.
+    assert least() - before < 512
+
+
+def test_a_heap_of_64_kib_has_room_for_tasks_and_one_of_32_kib_for_the_agent(
+    cluster: Cluster, new_board: NewBoard
+) -> None:
+    """In words, as boards have them: this port's words are twice as long, so its bytes count half."""
+    free: dict[str, int] = {}
+    for heap in ("64wk", "32wk"):
+        board = new_board(f"board-{heap}", start=False)
+        board.start(heap, WATCHED)
+        cluster.wait(f"registered with {heap}", lambda board=board: "registered" in board.log())  # type: ignore[misc]
+        free[heap] = int(board.log().split()[1]) // 2
+    print(f"free after registration: {free}")
+    assert free["64wk"] >= 24 << 10
+    assert free["32wk"] >= 4 << 10
