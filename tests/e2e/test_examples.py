@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgerm_core.testing.processes import WAIT_S, Cluster, cluster_in
+from edgerm_core.testing.processes import CONFIG, WAIT_S, Cluster, cluster_in
+from tests.plugins.executor_docker.engine import DockerEngine, running
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -53,3 +54,24 @@ def test_own_placement_uses_both_agents(two_agents: Cluster) -> None:
     assert "goes to a1" in output
     assert "goes to a2" in output
     assert output.count("FINISHED") == 2
+
+
+def test_one_task_is_a_container_where_there_is_an_engine_and_wasm_where_there_is_none(
+    tmp_path: Path,
+) -> None:
+    with (
+        running(DockerEngine) as engine,
+        cluster_in(tmp_path, f'{CONFIG}[executor.docker]\nsocket = "{engine.url}"\n') as cluster,
+    ):
+        engine.import_image("busybox:latest", "")
+        cluster.start_master()
+        one_cpu = ("--resources", "cpus:1;mem:256MiB")
+        cluster.start_agent("gateway", "--executor", "docker", "--executor", "wasm", *one_cpu)
+        cluster.start_agent("node", "--executor", "wasm", *one_cpu)
+        cluster.edgerm("submit", str(EXAMPLES / "two_implementations.toml"), "--wait")
+        rows = cluster.tasks()
+        assert {(row["agent"], row["executor"], row["state"]) for row in rows} == {
+            ("gateway", "docker", "FINISHED"),
+            ("node", "wasm", "FINISHED"),
+        }
+        assert {cluster.edgerm("logs", row["id"]).stdout for row in rows} == {"1229 primes below 10000\n"}

@@ -159,7 +159,8 @@ class Engine(abc.ABC):
         end = time.monotonic() + READY_S
         while not self.answers():
             if self.processes[-1].poll() is not None or time.monotonic() > end:
-                raise AssertionError(f"{self.kind} does not start:\n{self.log()[-4000:]}")
+                ended = self.processes[-1].poll()
+                raise AssertionError(f"{self.kind} does not start ({ended}):\n{self.log()[-4000:]}")
             time.sleep(POLL_S)
         if not self.call("GET", "/images/json"):
             self.import_image(IMAGE, '["sh", "-c", "echo hello from the image"]')
