@@ -34,6 +34,14 @@ MAX_FRAME_BYTES: Final = 4 << 20
 """A longer length can only be damage: a record holds one order and at most three status updates."""
 
 
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class DirectoryLock:
     """Owns a data directory until closed or until the process dies.
 
@@ -77,6 +85,8 @@ class Journal:
         self._since_rewrite: bytearray | None = None
         self._failing = False
         self.dirty = False
+        #: The file has another entry in its directory than the disk knows.
+        self._moved = True
         try:
             self._file = open(path, "a+b", buffering=0)
             self._size = os.fstat(self._file.fileno()).st_size
@@ -165,6 +175,10 @@ class Journal:
         self.dirty = False
         try:
             os.fdatasync(self._file.fileno())
+            if self._moved:
+                # Without it a power cut may bring back the file that a rewrite has replaced.
+                _sync_directory(self._path.parent)
+                self._moved = False
         except OSError as error:
             log.error("journal %s cannot be synced: %s", self._path, error)
             return False
@@ -209,6 +223,7 @@ class Journal:
             return
         self._file.close()
         self._file = file
+        self._moved = True
         self._backlog.clear()
         self._size = os.fstat(file.fileno()).st_size
         self._compact_at = max(JOURNAL_COMPACT_BYTES, 2 * self._size)

@@ -27,8 +27,8 @@ from edgerm_scheduler_drf.account import quantities
 from edgerm_scheduler_drf.config import DrfConfig
 from edgerm_scheduler_drf.scoring import ROOM_ONE, capability
 
-MAX_DOUBLINGS: Final = 20
-"""Times that the period doubles: a million times `reserve_for_s` is for ever."""
+MAX_DOUBLINGS: Final = 4
+"""Times that the period doubles: a task that never gets room must not keep small ones out for ever."""
 
 
 class Reservation(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,28 @@ def test_a_rewrite_that_fails_leaves_everything_as_it_was(path: Path) -> None:
     journal.end_rewrite(OSError(errno.ENOSPC, "no space left"))
     journal.close()
     assert read(path) == [b"old", b"new"]
+
+
+def test_a_rewrite_survives_a_power_cut_once_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new name in a directory is on the disk when the directory is."""
+    journal = Journal(path)
+    journal.sync()
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    journal.append([b"one"])
+    journal.sync()
+    assert synced == [], "an append changes no name"
+    journal.begin_rewrite([b"one"])()
+    journal.end_rewrite()
+    journal.sync()
+    assert os.stat(path.parent).st_ino in synced
+    journal.close()
 
 
 def test_it_asks_for_a_rewrite_when_it_has_grown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
