@@ -122,6 +122,8 @@ class Execution:
         self._stop_grace_s: float | None = None
         self._starting: anyio.CancelScope | None = None
         self._progress_at = 0.0
+        #: Waits until the last one is old enough.
+        self._progress = ""
         self._waiting: anyio.CancelScope | None = None
         self._over: anyio.Event | None = None
 
@@ -215,8 +217,20 @@ class Execution:
             return
         now = anyio.current_time()
         self._starting.deadline = now + START_TIMEOUT_S
-        if now >= self._progress_at + PROGRESS_EVERY_S:
+        if self._progress:
+            self._progress = text
+        elif now >= self._progress_at + PROGRESS_EVERY_S:
             self._progress_at = now
+            self._post(RunProgress(self._run, text))
+        else:
+            self._progress = text
+            self._shop.tasks.start_soon(self._report_latest)
+
+    async def _report_latest(self) -> None:
+        await anyio.sleep_until(self._progress_at + PROGRESS_EVERY_S)
+        text, self._progress = self._progress, ""
+        if self._starting is not None:
+            self._progress_at = anyio.current_time()
             self._post(RunProgress(self._run, text))
 
     async def _prepare(self) -> TaskLaunch:

@@ -158,6 +158,9 @@ def _host_config(
         "RestartPolicy": {"Name": ""},
         "AutoRemove": False,
     }
+    if grants.network not in ("none", "host"):
+        # As Docker has it by itself and Podman has not: ports below 1024 without a capability.
+        config["Sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
     if bindings:
         config["PortBindings"] = bindings
     if options.tmpfs:

@@ -402,6 +402,15 @@ async def test_a_long_start_says_how_far_it_is(site: Site) -> None:
     assert not [message for *_, message in said if message == "too soon"]
 
 
+async def test_of_many_reports_the_latest_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "PROGRESS_EVERY_S", 0.1)
+    site.executor.script = lambda launch: Script(start_hangs=True, reports=("one", "two", "three"))
+    async with site.agent():
+        await site.master.send(a_launch())
+        await site.master.until(lambda: len(site.master.all(StatusUpdate)) == 2)
+    assert [update.message for update in site.master.all(StatusUpdate)] == ["one", "three"]
+
+
 async def test_a_start_that_reports_may_take_longer_than_a_silent_one(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
