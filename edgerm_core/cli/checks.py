@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ from edgerm_core.plugins import KNOWN, Plugins
 
 Status = Literal["ok", "warn", "missing"]
 
-DOCKER_SOCKET: Final = "/var/run/docker.sock"
-DOCKER_TIMEOUT_S: Final = 3.0
 SANE_YEAR: Final = 2025
 """edgerm is younger than this year; a clock before it starts from its battery's grave."""
 
@@ -97,48 +94,6 @@ def check_disk(name: str, directory: Path) -> Check:
             name, "warn", detail, f"free some space: less than {LOW_DISK_BYTES >> 20} MiB are left"
         )
     return Check(name, "ok", detail)
-
-
-def check_docker(path: str = DOCKER_SOCKET) -> Check:
-    """Check that the Docker engine answers on its socket."""
-    try:
-        answer = _ping_docker(path)
-    except FileNotFoundError:
-        return Check(
-            "docker", "missing", f"no socket {path}", "only for containers: apt-get install docker.io"
-        )
-    except PermissionError:
-        fix = "add this user to the group docker, and log in again"
-        return Check("docker", "missing", f"no permission for {path}", fix)
-    except OSError as error:
-        fix = "start the engine: systemctl start docker"
-        return Check("docker", "missing", f"{path}: {error.strerror or error}", fix)
-    if not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
-        line = answer.split(b"\r\n")[0].decode("latin-1")[:80] or "nothing"
-        return Check(
-            "docker",
-            "missing",
-            f"{path} answers {line!r}",
-            "look into the engine's log: journalctl -u docker",
-        )
-    versions = [
-        line[12:].strip() for line in answer.split(b"\r\n") if line.lower().startswith(b"api-version:")
-    ]
-    return Check("docker", "ok", f"{path}, API {versions[0].decode('latin-1')}" if versions else path)
-
-
-def _ping_docker(path: str) -> bytes:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(DOCKER_TIMEOUT_S)
-        sock.connect(path)
-        sock.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-        answer = b""
-        while b"\r\n\r\n" not in answer and len(answer) < 65_536:
-            piece = sock.recv(4096)
-            if not piece:
-                break
-            answer += piece
-        return answer
 
 
 def check_transports(plugins: Plugins) -> Iterator[Check]:

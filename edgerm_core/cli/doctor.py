@@ -62,7 +62,6 @@ async def look(settings: Settings) -> list[Check]:
         checks.check_python(),
         *checks.check_cgroups(),
         *await checks.check_executors(plugins),
-        checks.check_docker(),
         *checks.check_transports(plugins),
         checks.check_clock(time.time(), checks.read_sync_state()),
         checks.check_disk("disk-master", Path(config.master.data_dir or default_data_dir("master"))),

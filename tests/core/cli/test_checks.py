@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,50 +51,6 @@ def test_disk_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     check = checks.check_disk("disk-agent", tmp_path / "file" / "b")
     assert check.status == "missing"
     assert "--data-dir" in check.fix
-
-
-@contextmanager
-def answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
-    """A socket that answers one connection."""
-    heard: list[bytes] = []
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                heard.append(connection.recv(1000))
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield heard
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def test_docker_that_answers(tmp_path: Path) -> None:
-    path = tmp_path / "docker.sock"
-    answer = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\n\r\nOK"
-    with answering(path, answer) as heard:
-        assert checks.check_docker(str(path)) == Check("docker", "ok", f"{path}, API 1.41")
-    assert heard[0].startswith(b"GET /_ping HTTP/1.0\r\n")
-
-
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 500 Oops\r\n\r\n", b"\xff\xfe"])
-def test_docker_that_answers_something_else(answer: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "docker.sock"
-    with answering(path, answer):
-        assert checks.check_docker(str(path)).status == "missing"
-
-
-def test_docker_that_is_not_there_or_not_running(tmp_path: Path) -> None:
-    path = tmp_path / "docker.sock"
-    assert "apt-get install docker.io" in checks.check_docker(str(path)).fix
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-    assert "systemctl start docker" in checks.check_docker(str(path)).fix
 
 
 def executor(fingerprint: Fingerprint) -> FakeExecutor:
