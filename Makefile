@@ -11,6 +11,8 @@ PLUGINS := $(patsubst %/pyproject.toml,%,$(sort $(wildcard plugins/*/pyproject.t
 PACKAGES := . $(PLUGINS)
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 PYTEST_ARGS ?=
+# Many tests wait for processes, so more run at once than a small machine has cores.
+WORKERS ?= 3
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -24,7 +26,7 @@ demo: $(VENV)/.demo ## a cluster on this machine at work on real weather data
 
 .PHONY: test
 test: $(VENV)/.dev system ## all tests; pass options in PYTEST_ARGS
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Each distribution is checked in a run of its own, so that none leans on another by accident.
 .PHONY: check
@@ -91,6 +93,8 @@ netavark       /usr/lib/podman/netavark   networks for podman
 busybox-static busybox                    what the images of both consist of
 iproute2       ip                         networks for engines and daemons under test
 nftables       nft                        links between daemons that are cut
+libcoap3-bin   coap-client-notls          a CoAP client that others wrote
+procps         sysctl                     settings of networks under test
 endef
 export SYSTEM
 

@@ -230,16 +230,18 @@ def parse_config(text: str, where: str = "config") -> Config:
         raise ConfigError(where, f"not TOML: {error}") from error
     agent = raw.get("agent")
     if isinstance(agent, dict) and isinstance(agent.get("attributes"), dict):
-        raw["agent"] = {**agent, "attributes": _flatten(agent["attributes"])}
+        raw["agent"] = {**agent, "attributes": flatten_attributes(agent["attributes"])}
     return _convert(raw, Config, where)
 
 
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_attributes(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the table with names joined by dots: TOML reads `link.class = "x"` as a table in a table."""
     flat: dict[str, Any] = {}
     for name, value in table.items():
         flat.update(
-            _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+            flatten_attributes(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {prefix + name: value}
         )
     return flat
 

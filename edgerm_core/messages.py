@@ -147,12 +147,14 @@ class Registered(Message, frozen=True, tag=2):
         heartbeat_s: send the next heartbeat after this long without having sent anything.
         lease_s: after this long without a word from the agent it is unreachable.
         master_id: identity of the master's records; a new one means other books.
+        away_s: from a gateway: for how long it has not reached its master; 0: it reaches it.
     """
 
     version: Count
     heartbeat_s: Seconds
     lease_s: Seconds
     master_id: Word = ""
+    away_s: Seconds = 0.0
 
 
 class Heartbeat(Message, frozen=True, tag=3):
@@ -168,10 +170,11 @@ class Heartbeat(Message, frozen=True, tag=3):
 
 
 class HeartbeatAck(Message, frozen=True, tag=4):
-    """The master heard it. Fields as in Registered; 0 means unchanged."""
+    """The master heard it. Fields as in Registered; a cadence of 0 means unchanged."""
 
     heartbeat_s: Seconds = 0.0
     lease_s: Seconds = 0.0
+    away_s: Seconds = 0.0
 
 
 class Inventory(Message, frozen=True, tag=5):

@@ -33,12 +33,13 @@ def is_loopback(url: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def check_exposure(url: str, insecure: bool, section: str, what: str) -> None:
+def check_exposure(url: str, insecure: bool, section: str, what: str, danger: str = "run tasks") -> None:
     """Refuse `url` off loopback unless the config said so in so many words.
 
     Parameters:
-        section: config section that may allow it, `master` or `agent`.
+        section: config section that may allow it, such as `master`.
         what: what is about to happen, such as `listen on`.
+        danger: what anyone who reaches it could do.
 
     Raises:
         ConfigError: with the key to set, and what it means.
@@ -47,5 +48,5 @@ def check_exposure(url: str, insecure: bool, section: str, what: str) -> None:
         raise ConfigError(
             f"{section}.insecure",
             f"refusing to {what} {url}: peers are not authenticated, so anyone who reaches it could "
-            f"run tasks; set insecure = true in [{section}] if the network itself is trusted",
+            f"{danger}; set insecure = true in [{section}] if the network itself is trusted",
         )

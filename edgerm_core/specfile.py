@@ -157,6 +157,24 @@ def parse_specfile(text: str, base: Path, where: str = "task file") -> list[Draf
     return [_draft(task, base, f"{where}: task[{index}]") for index, task in enumerate(document.task)]
 
 
+def read_task(table: object, base: Path, where: str) -> Draft:
+    """Read one task that is part of another file: a table with the keys of a `[[task]]`.
+
+    Parameters:
+        base: the directory that paths in it are relative to.
+        where: what error messages call the table.
+
+    Raises:
+        SpecError: as `load_specfile`.
+    """
+    try:
+        task = msgspec.convert(table, _Task)
+    except msgspec.ValidationError as error:
+        key, problem = explain_validation(error)
+        raise SpecError(f"{where}.{key}: {problem}" if key else f"{where}: {problem}") from error
+    return _draft(task, base, where)
+
+
 def _draft(task: _Task, base: Path, where: str) -> Draft:
     devices = tuple(_device(device, f"{where}.devices[{n}]") for n, device in enumerate(task.devices))
     blobs: list[BlobSource] = []

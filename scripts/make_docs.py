@@ -20,7 +20,7 @@ import msgspec
 from edgerm_core import agents, codec, frameworks, limits, offers, tasks
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.cli.main import COMMANDS, edgerm
-from edgerm_core.config import AgentConfig, Config, MasterConfig, PluginsConfig
+from edgerm_core.config import AgentConfig, Config, GatewayConfig, MasterConfig, PluginsConfig
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, TaskId
 from edgerm_core.messages import (
     RETRYABLE_REFUSALS,
@@ -133,6 +133,7 @@ def config_sections() -> dict[str, type[Any]]:
         "plugins": PluginsConfig,
         "master": MasterConfig,
         "agent": AgentConfig,
+        "gateway": GatewayConfig,
     }
     plugins = load_plugins(Config())
     for kind in HOOK_OF_KIND:

@@ -99,6 +99,7 @@ class Link:
         """End the connection. `run` returns soon."""
         self._problem = self._problem or reason
         self._scope.cancel()
+        self._flushed.set()
 
     # --- the coroutine ------------------------------------------------------------------------
 

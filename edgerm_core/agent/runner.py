@@ -102,7 +102,7 @@ async def run_agent(
         check_exposure(url, config.agent.insecure, "agent", "join")
         plugins.transport_for(url)
     for url in config.gateway.listen:
-        check_exposure(url, config.gateway.insecure, "gateway", "listen on")
+        check_exposure(url, config.gateway.insecure, "gateway", "listen on", "pose as a device")
         plugins.transport_for(url)
     data_dir = Path(config.agent.data_dir) if config.agent.data_dir else default_data_dir("agent")
     lock = DirectoryLock(data_dir)
@@ -213,14 +213,18 @@ class _Runner:
 
     async def _open_gateway(self) -> None:
         # Imported here: most agents are no gateway.
-        from edgerm_core.gateway.runner import GatewayRunner
+        from edgerm_core.gateway.runner import GatewayRunner, close_listeners, open_listeners
 
-        gateway = GatewayRunner(
-            self._gateway_config, self._id, self._data_dir, self._blobs, _Uplink(self), self._clock
-        )
-        listeners = await gateway.listen(self._plugins)
-        self._tasks.start_soon(gateway.run, listeners)
-        self._gateway = gateway
+        config = self._gateway_config
+        listeners = await open_listeners(config.listen, self._plugins)
+        try:
+            self._gateway = GatewayRunner(
+                config, self._id, self._data_dir, self._blobs, _Uplink(self), self._clock
+            )
+        except BaseException:
+            await close_listeners(listeners)
+            raise
+        self._tasks.start_soon(self._gateway.run, listeners)
 
     # --- the loop -----------------------------------------------------------------------------
 

@@ -333,9 +333,23 @@ class Runs:
         """Begin to count for tasks that must not go on for long without the master."""
         self.listening = False
         for run in (*self.active.values(), *self.waiting.values()):
-            if run.launch.stop_after_s is not None:
-                at = self._turn.now + run.launch.stop_after_s
-                self._turn.deadlines.set(("stop-after", *run.key), at)
+            key = ("stop-after", *run.key)
+            # It may count already: a gateway had not reached its master for a while.
+            if run.launch.stop_after_s is not None and key not in self._turn.deadlines:
+                self._turn.deadlines.set(key, self._turn.now + run.launch.stop_after_s)
+
+    def master_is_away(self, away_s: float) -> None:
+        """Hear from a gateway for how long it has not reached its master; 0: it reaches it.
+
+        To tasks that must not go on for long without the master it is as if the agent itself were cut off.
+        """
+        for run in (*self.active.values(), *self.waiting.values()):
+            key = ("stop-after", *run.key)
+            if not away_s:
+                self._turn.deadlines.cancel(key)
+            elif run.launch.stop_after_s is not None and key not in self._turn.deadlines:
+                left_s = max(0.0, run.launch.stop_after_s - away_s)
+                self._turn.deadlines.set(key, self._turn.now + left_s)
 
     def disown(self) -> None:
         """Stop and forget everything: the master's books know nothing of it, or are other books."""

@@ -167,6 +167,7 @@ class Agent:
             self.runs.kill(message)
         elif isinstance(message, HeartbeatAck):
             self.session.on_heartbeat_ack(message)
+            self.runs.master_is_away(message.away_s)
 
     def _on_registered(self, message: Registered) -> None:
         if not self.session.on_registered(message):
@@ -183,6 +184,7 @@ class Agent:
         # Something may have changed while the registration was on its way.
         self._tell_changes()
         self.runs.master_came()
+        self.runs.master_is_away(message.away_s)
 
     def _disown(self) -> None:
         self.runs.disown()

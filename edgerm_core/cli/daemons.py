@@ -95,7 +95,7 @@ def master(
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Allow joining a master, and listening for devices, off loopback although nobody is authenticated.",
+    help="Allow masters and devices off loopback although nobody is authenticated.",
 )
 @click.pass_obj
 def agent(

@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "explain": ("tasks", "say why a task is where it is, agent by agent"),
     "drain": ("nodes", "move an agent's tasks away and give it no new ones"),
     "forget": ("nodes", "declare an agent gone for good"),
+    "simulate": ("simulate", "try a cluster and its policies out in virtual time"),
     "plugins": ("plugins", "list plugins, what they provide and what is wrong with them"),
     "plugin": ("plugin", "write a plugin of your own"),
     "doctor": ("doctor", "say what this machine can do and how to get what is missing"),

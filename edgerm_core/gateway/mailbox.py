@@ -61,9 +61,7 @@ class Mailbox:
                 self._bytes = sum(len(data) for _, data in self._mail.values())
                 return True
             case HeartbeatAck():
-                before = self._mail.get(HEARTBEAT)
-                if before is None or message != HeartbeatAck():
-                    self._set(HEARTBEAT, message)
+                self._put_heartbeat_ack(message)
                 return True
             case Launch():
                 return self._put_launch(message)
@@ -106,6 +104,15 @@ class Mailbox:
                 self._remove(key)
 
     # --- one kind each ------------------------------------------------------------------------
+
+    def _put_heartbeat_ack(self, ack: HeartbeatAck) -> None:
+        before = self._mail.get(HEARTBEAT)
+        if before is not None:
+            waiting = before[0]
+            assert isinstance(waiting, HeartbeatAck)
+            heartbeat_s, lease_s = ack.heartbeat_s or waiting.heartbeat_s, ack.lease_s or waiting.lease_s
+            ack = HeartbeatAck(heartbeat_s, lease_s, ack.away_s)
+        self._set(HEARTBEAT, ack)
 
     def _put_launch(self, launch: Launch) -> bool:
         key, kill = ("launch", launch.task_id), ("kill", launch.task_id)

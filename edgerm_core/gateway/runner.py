@@ -8,7 +8,7 @@ device waits for it, and says so when that is done.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -94,21 +94,6 @@ class GatewayRunner:
         #: A file that is being replaced cannot be synced.
         self._journal_lock = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup
-
-    async def listen(self, plugins: Plugins) -> list[Listener]:
-        """Return the listeners, bound; `run` serves them.
-
-        Raises:
-            TransportError: if an address is taken.
-        """
-        listeners: list[Listener] = []
-        try:
-            for url in self._config.listen:
-                listeners.append(await plugins.transport_for(url).listen(url))
-        except BaseException:
-            await close_listeners(listeners)
-            raise
-        return listeners
 
     async def run(self, listeners: Sequence[Listener]) -> None:
         """Serve devices until cancelled."""
@@ -260,6 +245,23 @@ class GatewayRunner:
         except OSError as error:
             problem = error
         self._journal.end_rewrite(problem)
+
+
+async def open_listeners(urls: Iterable[str], plugins: Plugins) -> list[Listener]:
+    """Return the listeners, bound; `GatewayRunner.run` serves and closes them.
+
+    Raises:
+        TransportError: if an address is taken.
+        PluginError: if no transport for a URL is installed.
+    """
+    listeners: list[Listener] = []
+    try:
+        for url in urls:
+            listeners.append(await plugins.transport_for(url).listen(url))
+    except BaseException:
+        await close_listeners(listeners)
+        raise
+    return listeners
 
 
 async def close_listeners(listeners: Sequence[Listener]) -> None:

@@ -8,6 +8,8 @@ No clock, no socket, no disk, no randomness. Its rules:
 * Orders wait in a mailbox until the device's connection takes them. They are levels, so one that is lost
   here is repeated by the master.
 * What the master is told of a device is its last registration, kept up to date, and what is in custody.
+* A device is told with each heartbeat how long the master has been away: what its tasks do without the
+  master (`stop_after_s`), they do behind a gateway, too.
 * A gateway never acts on a task. All it says in a device's place is what the device has said, and that an
   order does not fit into the device's frames.
 
@@ -242,7 +244,7 @@ class Gateway:
     def _set_cadence(self, standin: StandIn, heartbeat_s: float, lease_s: float) -> None:
         if (standin.heartbeat_s, standin.lease_s) != (heartbeat_s, lease_s):
             standin.heartbeat_s, standin.lease_s = heartbeat_s, lease_s
-            self._post(standin, HeartbeatAck(heartbeat_s, lease_s))
+            self._post(standin, HeartbeatAck(heartbeat_s, lease_s, self.uplink.away_s()))
             self.turn.deadlines.set(("lease", standin.number, 0), standin.heard_at + lease_s)
 
     def _master_acknowledge(self, standin: StandIn, message: Acknowledge) -> None:
@@ -379,7 +381,8 @@ class Gateway:
         self.turn.deadlines.cancel(("greeting", device.id, 0))
         self.turn.deadlines.set(("lease", standin.number, 0), self.turn.now + standin.lease_s)
         assert version is not None
-        answer = Registered(version, standin.heartbeat_s, standin.lease_s, self.custody.master_id)
+        away_s = self.uplink.away_s()
+        answer = Registered(version, standin.heartbeat_s, standin.lease_s, self.custody.master_id, away_s)
         self._post(standin, answer)
         self.uplink.register(standin)
 
@@ -449,7 +452,7 @@ class Gateway:
     # --- what a device says -------------------------------------------------------------------
 
     def _device_heartbeat(self, standin: StandIn, message: Heartbeat) -> None:
-        self._post(standin, HeartbeatAck())
+        self._post(standin, HeartbeatAck(away_s=self.uplink.away_s()))
 
     def _device_inventory(self, standin: StandIn, message: Inventory) -> None:
         standin.changes(message)

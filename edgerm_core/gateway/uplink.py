@@ -30,6 +30,8 @@ HEARTBEAT: Final = ("heartbeat", 0, 0)
 
 MAX_PEER_CHARS: Final = 128
 
+MOMENT_S: Final = 0.001
+
 
 class Uplink:
     """The channels.
@@ -48,6 +50,7 @@ class Uplink:
         self._custody = custody
         self._standins = standins
         self.is_open = False
+        self._closed_at: float | None = None
         self._heartbeat_s = 0.0
         self._last_channel = 0
         #: Whose turn it will be, in order.
@@ -76,6 +79,7 @@ class Uplink:
     def closed(self) -> None:
         """Nobody listens any more."""
         self.is_open = False
+        self._closed_at = self._turn.now
         self._turn.deadlines.cancel(HEARTBEAT)
         self._queue.clear()
         self._custodies.clear()
@@ -85,6 +89,14 @@ class Uplink:
             standin.channel = None
             standin.upstream = Upstream.CLOSED
         self._devices.clear()
+
+    def away_s(self) -> float:
+        """Return for how long no master has listened; 0: one does. At least a moment if none does."""
+        if self.is_open:
+            return 0.0
+        if self._closed_at is None:
+            self._closed_at = self._turn.now  # There was none since the gateway was started.
+        return max(MOMENT_S, self._turn.now - self._closed_at)
 
     def heartbeat(self) -> None:
         """It is time to say which devices have been heard."""

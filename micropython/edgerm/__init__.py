@@ -21,7 +21,11 @@ def now():
 def part(name):
     """Import a module that is needed now and then only. Nothing but its caller keeps it: its memory is free
     again when the caller is done."""
-    module = __import__("edgerm." + name, None, None, ("*",))
-    del sys.modules["edgerm." + name]
-    delattr(sys.modules["edgerm"], name)
-    return module
+    package = sys.modules["edgerm"]
+    try:
+        return __import__("edgerm." + name, None, None, ("*",))
+    finally:
+        # Also if there was no memory for it: half a module would be found there the next time.
+        sys.modules.pop("edgerm." + name, None)
+        if hasattr(package, name):
+            delattr(package, name)

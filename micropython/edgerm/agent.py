@@ -9,8 +9,13 @@ from edgerm import blob_cache, now, part
 NAP_MS = 200
 """Shortest sleep: below it, falling asleep costs more than waiting."""
 
+STARVED_PAUSE_MS = 100
+"""Pause after a step for which there was no memory."""
+
 STARVED_STEPS = 3
-"""Steps in a row without memory, before the newest task is stopped for it."""
+"""So many within STARVED_MS, and the newest task is stopped for it; if none runs, the board starts anew."""
+
+STARVED_MS = 60000
 
 
 class Agent:
@@ -22,6 +27,7 @@ class Agent:
 
     Attributes:
         now: time of the current step, in milliseconds.
+        again: something happened that the next step should see at once.
         rings: see `logs`.
         fetcher: a `blobs.Fetcher` while there is something to fetch.
         scalars: what it offers, in 1/1000.
@@ -32,9 +38,9 @@ class Agent:
     def __init__(self, config, machine=None):
         self.config = config
         self.machine = machine
-        self._stepping = self._again = False
-        self._ticker = self._logs_service = self.fetcher = None
-        self._starved = 0
+        self._stepping = self.again = False
+        self._ticker = self._runner = self._logs_service = self.fetcher = None
+        self._starved = self._starved_at = 0
         self.rings = []
         self.now = now()
         part("boot").set_up(self, config, machine)
@@ -66,7 +72,7 @@ class Agent:
     def _wake(self):
         """Something has happened that the next step should see. Idempotent."""
         if self._stepping:
-            self._again = True
+            self.again = True
         else:
             self._ticker.cancel()
 
@@ -75,27 +81,34 @@ class Agent:
         if self._stepping:
             return 0
         self._stepping = True
-        self._again = False
+        self.again = False
         self.now = at = now()
         if self.watchdog is not None:
             self.watchdog.feed()
         try:
             due = min(self.session.step(at), self.runs.due(at), at + 60000)
-            self._starved = 0
         except MemoryError:
             # Orders and answers come again; what has been begun is gone on with in the next step.
             gc.collect()
+            self.again = False
+            if at - self._starved_at > STARVED_MS:
+                self._starved_at = at
+                self._starved = 0
             self._starved += 1
             if self._starved >= STARVED_STEPS:
-                self.runs.starve()
-            due = at + 100
+                self._starved = 0
+                if not self.runs.starve() and hasattr(self.machine, "reset"):
+                    # No task takes it: what is free is in too small pieces. The journal knows how to go on.
+                    self.machine.reset()
+            due = at + STARVED_PAUSE_MS
         except Exception as error:
             # A bug of ours, or a file system that is damaged: the tasks that run must not pay for it.
             sys.print_exception(error)
+            self.again = False
             due = at + 1000
         finally:
             self._stepping = False
-        return 0 if self._again else max(0, int(due) - at)
+        return 0 if self.again else max(0, int(due) - at)
 
     # --- what the session asks of us ----------------------------------------------------------
 
@@ -184,13 +197,12 @@ class Agent:
         if not self.fetcher.wanted:
             self.fetcher = None
         self.runs.arrived(blob, reason, message)
-        self._again = True
 
     def start(self, run, launch):
         """Start a run and return its job."""
-        from edgerm import runner  # From the first task on.
-
-        return runner.Job(self, run, launch)
+        if self._runner is None:
+            self._runner = part("runner")
+        return self._runner.Job(self, run, launch)
 
     def run_ended(self, run, outcome):
         """A job is over."""

@@ -11,12 +11,17 @@ from edgerm.journal import Journal
 from edgerm.runs import Runs
 from edgerm.session import Session
 
+COLLECT_BYTES = 4096
+"""Allocated between two collections; two or three heartbeats."""
+
 TASK_BYTES = 8192
 """One task for so much free memory, unless the config says otherwise."""
 
 
 def set_up(agent, config, machine):
     """Make what the agent is made of, and go on with the tasks that its journal knows."""
+    # Collecting often keeps the free memory in one piece: there must always be room for a whole datagram.
+    gc.threshold(COLLECT_BYTES)
     agent.watchdog = machine.WDT(timeout=config["watchdog_s"] * 1000) if config["watchdog_s"] else None
     for directory in (config["dir"], config["dir"] + "/blobs"):
         try:

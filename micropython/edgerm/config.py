@@ -10,7 +10,7 @@ DEFAULTS = {
     "attributes": {},
     "devices": {},
     "frame_bytes": 1024,
-    "block_bytes": 1024,
+    "block_bytes": 512,
     "datagram_s": 2,
     "max_tasks": 0,
     "blob_cache_bytes": 65536,

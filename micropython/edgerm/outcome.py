@@ -4,12 +4,12 @@ import io
 import sys
 
 
-def failed(error, executor):
+def failed(error, failure):
     """Return what `Runs.ended` takes.
 
     Parameters:
         error: what was raised.
-        executor: whose run it was; None: raised before that was known.
+        failure: the executor's reason for a run that raised.
     """
     kind = type(error).__name__
     if kind == "MemoryError":
@@ -23,7 +23,7 @@ def failed(error, executor):
     sys.print_exception(error, text)
     # Where the agent called the task says nothing about the task.
     lines = [line for line in text.getvalue().split("\n") if line and "edgerm/" not in line]
-    return False, executor.failure if executor else "launch-failed", "\n".join(lines)
+    return False, failure, "\n".join(lines)
 
 
 def result(value):

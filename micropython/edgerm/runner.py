@@ -131,11 +131,18 @@ class Job:
         own, and after the grace period there is none any more, whatever it does with CancelledError."""
         self._begun = True
         outcome = (False, "killed-by-request")
-        executor = value = error = raised = None
+        executor = function = value = error = raised = None
+        failure = "launch-failed"
         try:
-            executor = part("executors").table()[implementation["executor"]]
             if not self.stopping:
-                value = self._turn(self._call, (executor, implementation, context))
+                blob = implementation.get("blob")
+                path = blob and self._agent.blob_path(blob)
+                executor = part("executors").table()[implementation["executor"]]
+                failure = executor.failure
+                function, context = self._turn(executor.load, (path, implementation, context))
+                executor = implementation = None  # What is not needed any more must not take up memory.
+                value = self._turn(function, context)
+                function = context = None
                 if type(value) is _generator:
                     context = value
                     while True:
@@ -160,20 +167,14 @@ class Job:
         except BaseException as what:
             raised = what
         # The run's memory goes before anything else needs some.
-        value = error = context = implementation = None
+        executor = function = value = error = context = implementation = None
         gc.collect()
         if raised is not None and not (self.stopping and isinstance(raised, asyncio.CancelledError)):
             try:
-                outcome = part("outcome").failed(raised, executor)
+                outcome = part("outcome").failed(raised, failure)
             except MemoryError:
                 outcome = (False, "out-of-memory")
         self._agent.run_ended(self._run, outcome)
-
-    def _call(self, executor, implementation, context):
-        blob = implementation.get("blob")
-        path = blob and self._agent.blob_path(blob)
-        function, args = executor.load(path, implementation, context)
-        return function(*args)
 
     def _turn(self, function, args):
         global _current

@@ -143,9 +143,7 @@ class Runs:
         for run in self.known[:]:
             if run.phase == _FETCH and run.blob() == blob:
                 if not reason:
-                    # In the next step: when what fetched the blob has left the memory.
-                    run.phase = _DELAY
-                    run.at = 0
+                    self._soon(run)
                 else:
                     self.finish(
                         run, _DROPPED if reason == "resources-unavailable" else FAILED, reason, message
@@ -313,17 +311,18 @@ class Runs:
         return soonest
 
     def starve(self):
-        """The board has no memory left to work with: the newest run is stopped for it."""
+        """There is no memory left to work with: stop the newest run for it; return whether there is one."""
         for run in reversed(self.known):
             if run.job is not None and run.ending is None:
                 text = "stopped because the board had no memory left to work with"
                 self.stop(run, (FAILED, "out-of-memory", text, True), 0)
-                return
+                return True
+        return False
 
     # --- the life of one attempt --------------------------------------------------------------
 
     def begin(self, task_id):
-        """Start the attempt of a task that waits, if nothing is in its way."""
+        """Let the attempt of a task that waits start, if nothing is in its way."""
         waiting = None
         for run in self.known:
             if run.task_id == task_id and run.phase == WAIT:
@@ -331,7 +330,13 @@ class Runs:
             elif run.task_id == task_id and run.phase != END:
                 return
         if waiting is not None:
-            self._start(waiting)
+            self._soon(waiting)
+
+    def _soon(self, run):
+        # In the next step: when what handled the order, or fetched the blob, has left the memory.
+        run.phase = _DELAY
+        run.at = 0
+        self._agent.again = True
 
     def _start(self, run):
         launch = run.launch()

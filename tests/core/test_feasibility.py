@@ -2,13 +2,25 @@
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.attributes import parse_constraint
-from edgerm_core.feasibility import Obstacle, check, choose_implementation, fits_totals, suits
-from edgerm_core.ids import AgentId
-from edgerm_core.resources import Device, DeviceRequest, Resources
-from edgerm_core.tasks import TaskSpec
+from edgerm_core.codec import encode
+from edgerm_core.feasibility import (
+    Obstacle,
+    check,
+    choose_implementation,
+    fits_totals,
+    launch_bytes,
+    suits,
+)
+from edgerm_core.ids import AgentId, FrameworkId, TaskId, blob_id
+from edgerm_core.limits import MAX_LAUNCH_BYTES
+from edgerm_core.messages import Launch
+from edgerm_core.resources import Device, DeviceRequest, ResourceRequest, Resources
+from edgerm_core.tasks import File, Implementation, RestartPolicy, TaskSpec, Volume
 from edgerm_core.testing.clusters import ClusterAgent, task_spec
 
 
@@ -90,7 +102,7 @@ def test_constraints_and_executors_decide_whatever_is_free() -> None:
 
 def the_launch(spec: TaskSpec) -> Launch:
     """Return as large a Launch as the spec can become, short of long ids."""
-    granted = {name: 10**15 for name in spec.resources.quantities}
+    granted = dict.fromkeys(spec.resources.quantities, 10**15)
     return Launch(
         TaskId(2**31),
         1000,

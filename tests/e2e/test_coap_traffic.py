@@ -31,7 +31,7 @@ def counting(url: str) -> Iterator[Proxy]:
         async with proxy_to(url) as proxy:
             found.append(proxy)
             ready.set()
-            while not done.is_set():
+            while not done.is_set():  # noqa: ASYNC110 - set by another thread
                 await asyncio.sleep(0.02)
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from edgerm_core.cli.main import edgerm
-from edgerm_core.config import AgentConfig, Config, MasterConfig, PluginsConfig, parse_config
+from edgerm_core.config import AgentConfig, Config, GatewayConfig, MasterConfig, PluginsConfig, parse_config
 from edgerm_core.plugins import load_plugins
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -21,6 +21,7 @@ EXAMPLES: Final = frozenset(
     {
         ("plugins", "enable"),
         ("agent", "executors"),
+        ("agent", "usage_every_s"),
         ("agent.attributes", "zone"),
         ("agent.attributes", "floor"),
         ("agent.attributes", "link.class"),
@@ -40,6 +41,7 @@ def section_types() -> dict[str, type[msgspec.Struct]]:
         "plugins": PluginsConfig,
         "master": MasterConfig,
         "agent": AgentConfig,
+        "gateway": GatewayConfig,
     }
     for kind in ("transport", "executor", "scheduler", "observer", "device_driver"):
         for name in plugins.names(kind):
@@ -85,7 +87,10 @@ def test_shown_defaults_are_the_defaults(path: Path) -> None:
     ("name", "sections"),
     [
         ("edgerm-master.toml", {"plugins": PluginsConfig, "master": MasterConfig}),
-        ("edgerm-gateway.toml", {"plugins": PluginsConfig, "agent": AgentConfig}),
+        (
+            "edgerm-gateway.toml",
+            {"plugins": PluginsConfig, "agent": AgentConfig, "gateway": GatewayConfig},
+        ),
     ],
 )
 def test_every_key_of_core_is_shown(name: str, sections: dict[str, type[msgspec.Struct]]) -> None:

@@ -22,6 +22,8 @@ WITHOUT_TESTS_OF_THEIR_OWN: Final[dict[str, str]] = {
     "edgerm_core/master/events.py": "plain records without behaviour",
     "edgerm_core/agent/effects.py": "plain records without behaviour",
     "edgerm_core/agent/events.py": "plain records without behaviour",
+    "edgerm_core/gateway/effects.py": "plain records without behaviour",
+    "edgerm_core/gateway/events.py": "plain records without behaviour",
     "edgerm_core/testing/contracts/asynchronous.py": "a base of suites; each of them needs what it brings",
     "edgerm_core/testing/contracts/command.py": "a suite itself, run over every implementation",
     "edgerm_core/testing/contracts/device_driver.py": "a suite itself, run over every implementation",

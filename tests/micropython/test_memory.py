@@ -83,16 +83,23 @@ def test_a_hundred_tasks_leave_the_heap_as_it_was(
     assert least() - before < 512
 
 
-def test_a_heap_of_64_kib_has_room_for_tasks_and_one_of_32_kib_for_the_agent(
-    cluster: Cluster, new_board: NewBoard
+def test_a_heap_of_64_kib_has_room_for_tasks_and_one_of_32_kib_runs_a_small_one(
+    cluster: Cluster, new_board: NewBoard, framework: Framework
 ) -> None:
     """In words, as boards have them: this port's words are twice as long, so its bytes count half."""
     free: dict[str, int] = {}
     for heap in ("64wk", "32wk"):
-        board = new_board(f"board-{heap}", start=False)
+        tight = {"frame_bytes": 512, "block_bytes": 256, "max_tasks": 1} if heap == "32wk" else {}
+        board = new_board(f"board-{heap}", start=False, **tight)
         board.start(heap, WATCHED)
         cluster.wait(f"registered with {heap}", lambda board=board: "registered" in board.log())  # type: ignore[misc]
         free[heap] = int(board.log().split()[1]) // 2
+        small = python(
+            "import asyncio\nasync def main(ctx):\n    await asyncio.sleep(0.1)\n    return 42\n"
+        )
+        for _ in range(5):
+            draft = task(small, constraints=[f"agent==board-{heap}"])
+            assert framework.submit(draft).result(WAIT_S) == b"42"
     print(f"free after registration: {free}")
     assert free["64wk"] >= 24 << 10
-    assert free["32wk"] >= 4 << 10
+    assert free["32wk"] >= 8 << 10

@@ -34,6 +34,7 @@ def launch(task, attempt, source="def main(ctx):\\n    yield 60\\n", *more, name
 def order(message):
     buf = bytearray(1024)
     agent.take(message, bytes(buf[: cbor.put(buf, 0, message)]))
+    agent.runs.due(agent.now)
 
 def said(at=None):
     buf = bytearray(1024)
@@ -54,6 +55,7 @@ def later(ms):
 def turn(n=8):
     async def some():
         for _ in range(n):
+            agent.runs.due(agent.now)
             await asyncio.sleep_ms(0)
     asyncio.run(some())
 

@@ -24,7 +24,7 @@ from edgerm_core.agent.execution import REPORT_TIMEOUT_S, START_TIMEOUT_S, STOP_
 from edgerm_core.interfaces import TaskHandle
 from edgerm_core.limits import PROGRESS_EVERY_S
 from edgerm_core.tasks import ExitResult, Reason, TaskState
-from edgerm_core.testing.simulator.executors import Behaviour, Host, RealRun
+from edgerm_core.testing.simulator.executors import Host, RealRun
 from edgerm_core.testing.simulator.world import Timer
 
 RECOVER_S: Final = 0.05
@@ -59,7 +59,7 @@ class Execution:
         self._run = order.run
         self._key = (int(order.run.task_id), order.run.attempt, order.run.restarts)
         self._launch = order.launch
-        self._behaviour = Behaviour.of(order.launch.implementation.options)
+        self._behaviour = self._host.behaviour(self._key, order.launch)
         self._real: RealRun | None = None
         self._handle: TaskHandle | None = None
         self._starting = False

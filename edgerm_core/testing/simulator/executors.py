@@ -71,13 +71,20 @@ class RealRun:
         result: how it ended; None while it lives.
     """
 
-    def __init__(self, key: tuple[int, int, int], pid: int, launch: Launch, started_at: float) -> None:
+    def __init__(
+        self,
+        key: tuple[int, int, int],
+        pid: int,
+        launch: Launch,
+        started_at: float,
+        behaviour: Behaviour,
+    ) -> None:
         self.key = key
         self.pid = pid
         self.launch = launch
         self.started_at = started_at
         self.executor = launch.implementation.executor
-        self.behaviour = Behaviour.of(launch.implementation.options)
+        self.behaviour = behaviour
         self.result: ExitResult | None = None
         self.up = False
         self.timers: list[Timer] = []
@@ -123,10 +130,18 @@ class Host:
 
     # --- executors ----------------------------------------------------------------------------
 
+    def behaviour(self, key: tuple[int, int, int], launch: Launch) -> Behaviour:
+        """Return what a run does: here, what its options say."""
+        return Behaviour.of(launch.implementation.options)
+
+    def survives(self, executor: str) -> bool:
+        """Return whether an executor's runs outlive the agent process."""
+        return SURVIVES[executor]
+
     def begin(self, key: tuple[int, int, int], launch: Launch) -> RealRun:
         """A start has begun: from here on the run may use what it was granted."""
         self._pids += 1
-        run = RealRun(key, self._pids, launch, self.world.now)
+        run = RealRun(key, self._pids, launch, self.world.now, self.behaviour(key, launch))
         self.runs[run.pid] = run
         self.history.setdefault(key[:2], []).append(run)
         self._watch(self, run)
@@ -228,7 +243,7 @@ class Host:
         """The agent process is gone, and with it what lives inside it and every half-made start."""
         for run in list(self.runs.values()):
             run.on_end = None
-            if not SURVIVES[run.executor]:
+            if not self.survives(run.executor):
                 self.destroy(run)
         self.holders.clear()
 

@@ -420,7 +420,8 @@ class MasterNode:
 
     def _flush(self) -> None:
         for port in list(self._ports.values()):
-            self._flush_port(port)
+            if port.outbox:
+                self._flush_port(port)
 
     def _flush_port(self, port: Port) -> None:
         """Send what waits in as few frames as `SessionPort.take_frame` would make."""

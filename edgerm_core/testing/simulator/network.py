@@ -119,6 +119,10 @@ class Link:
         """Return the delay of the next frame."""
         return self.quality.delay_s + self._extra_delay_s + self.luck.random() * self.quality.jitter_s
 
+    def transit_s(self, way: int, data: bytes | None) -> float:
+        """Return how long a frame that is sent now travels; None: the end of a stream."""
+        return self.delay_s()
+
     # --- dialling -----------------------------------------------------------------------------
 
     def dial(self, side: Side, on_done: Callable[[Connection | None], None]) -> None:
@@ -271,7 +275,7 @@ class Connection:
         lane = self._lanes[way]
         if lane.broken_after is not None:
             return
-        lane.last_arrival = max(lane.last_arrival, self._world.now + self.link.delay_s())
+        lane.last_arrival = max(lane.last_arrival, self._world.now + self.link.transit_s(way, data))
         lane.flying.append((data, reason))
         self._world.at(lane.last_arrival, lambda: self._arrive(way))
 

@@ -105,6 +105,7 @@ def start_error(reply: dict[str, object]) -> ExecutorError:
     """Return the error that the keeper's refusal of a start stands for."""
     return ExecutorError(
         str(reply.get("error", "the keeper gave no reason")),
-        reason=Reason.LAUNCH_FAILED,
+        # What may have begun must not begin again with the same fence: it is lost, and tried anew.
+        reason=Reason.AGENT_RESTARTED if reply.get("lost") is True else Reason.LAUNCH_FAILED,
         recoverable=reply.get("recoverable") is True,
     )

@@ -66,6 +66,10 @@ class Group:
                 pass  # Another agent's keeper removed the shared parent at this moment.
         os.makedirs(path, exist_ok=True)
 
+    def exists(self) -> bool:
+        """Return whether somebody has made it."""
+        return any(os.path.isdir(path) for path in self._path.values())
+
     def procs_files(self) -> list[str]:
         """Return the files into which a process writes `0` to join."""
         # Directories may be one under two names (v1: cpu and cpuacct). The cpu limit comes last, so that

@@ -232,7 +232,7 @@ class Keeper:
         try:
             run.begin(request)
         except spawn.StartError as error:
-            return {"error": str(error), "recoverable": error.recoverable}
+            return {"error": str(error), "recoverable": error.recoverable, "lost": error.lost}
         self._runs[key] = run
         self._by_pid[run.pid] = run
         assert run.told is not None

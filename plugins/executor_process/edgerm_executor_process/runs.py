@@ -163,13 +163,19 @@ class Run:
         self._name = request["argv"][0]
         self._work_dir = request["work_dir"]
         program = spawn.find_program(self._name, env, self._work_dir)
+        if self.group.exists():
+            self._end_earlier()
+            raise spawn.StartError(
+                "its keeper was killed while it was starting the task, which may have begun",
+                recoverable=True,
+                lost=True,
+            )
         task_ends: list[int] = []
         try:
             self._unlink_exit()
             for output in self.outputs:
                 task_ends.append(output.create(None if ids is None else (ids[0], ids[1])))
             self.group.make()
-            self._end_earlier()
             self.pid, self.told = spawn.spawn(
                 program,
                 request["argv"],
@@ -197,7 +203,7 @@ class Run:
         """End what a keeper that was killed in the middle of this very start has left."""
         for _ in range(KILL_ROUNDS):
             pids = self.group.pids()
-            if not pids:
+            if not pids and self.group.remove():
                 return
             for pid in pids:
                 try:

@@ -37,11 +37,13 @@ class StartError(Exception):
 
     Attributes:
         recoverable: whether another try may succeed.
+        lost: whether the task may have begun all the same.
     """
 
-    def __init__(self, message: str, recoverable: bool = False) -> None:
+    def __init__(self, message: str, recoverable: bool = False, lost: bool = False) -> None:
         super().__init__(message)
         self.recoverable = recoverable
+        self.lost = lost
 
 
 def find_program(name: str, env: dict[str, str], work_dir: str) -> str:

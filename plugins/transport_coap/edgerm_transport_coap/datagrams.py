@@ -104,6 +104,7 @@ class Endpoint:
         #: By peer; the first is on its way, the others wait for it.
         self._transmissions: dict[Any, collections.deque[Transmission]] = {}
         self._closed = False
+        self._failed = False
         self.sock = sock
         self._attach()
 
@@ -154,8 +155,10 @@ class Endpoint:
             try:
                 self._dispatch(data, remote)
             except Exception:
-                # A bug. It costs one datagram.
-                log.exception("a datagram from %s could not be handled; please report this", remote)
+                # A bug. It costs one datagram, and one entry in the log, however often it comes.
+                level = logging.DEBUG if self._failed else logging.ERROR
+                self._failed = True
+                log.log(level, "a datagram could not be handled; please report this", exc_info=True)
 
     def _dispatch(self, data: bytes, remote: Any) -> None:
         try:

@@ -92,6 +92,8 @@ class Resources:
         self._on_session = on_session
         self._loop = asyncio.get_running_loop()
         self.sessions: dict[bytes, Session] = {}
+        #: Those that had done nothing but open when this was last looked at, oldest first.
+        self._unproven: dict[bytes, Session] = {}
         self._ended: collections.OrderedDict[bytes, Session] = collections.OrderedDict()
         self._recent = Recent()
         self._waiting = Waiting(ANSWER_WAIT_S)
@@ -107,6 +109,7 @@ class Resources:
 
     def forget(self, session: Session) -> None:
         """The session has ended here; keep what its device has not fetched yet. Idempotent."""
+        self._unproven.pop(session.name, None)
         if self.sessions.pop(session.name, None) is not None:
             if session.watch is not None:
                 session.watch.cancel()
@@ -269,7 +272,7 @@ class Resources:
             round_trip_s=round_trip_s,
             windows=self._windows,
         )
-        self.sessions[session.name] = session
+        self.sessions[session.name] = self._unproven[session.name] = session
         if identity is not None:
             self._recent.add(identity, session, now)
         self._watch(session)
@@ -295,8 +298,9 @@ class Resources:
 
     def _make_room(self) -> bool:
         """End the oldest session whose address nobody has proven; return whether there was one."""
-        for session in self.sessions.values():
-            if not session.proven:
+        while self._unproven:
+            session = self._unproven.pop(next(iter(self._unproven)))
+            if not session.proven and not session.ended:
                 session.end("the master has too many sessions, and this one was never used")
                 self.forget(session)
                 return True

@@ -172,12 +172,28 @@ def test_a_full_disk_loses_nothing_once_there_is_room_again(path: Path, room: in
     full = FullDisk(path, room)
     journal._file = full  # type: ignore[assignment]
     journal.append([b"while it is full"])
+    behind = journal.behind
     journal._file = file
     full.close()
     assert read(path) == [b"before"], "no half frame is left behind"
     journal.append([b"after"])
+    assert (behind, journal.behind) == (True, False)
     journal.close()
     assert read(path) == [b"before", b"while it is full", b"after"]
+
+
+def test_a_sync_says_whether_it_worked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(path)
+    journal.append([b"x"])
+    assert journal.sync()
+
+    def fail(_: int) -> None:
+        raise OSError("the disk has gone")
+
+    monkeypatch.setattr("os.fdatasync", fail)
+    assert not journal.sync()
+    monkeypatch.undo()
+    journal.close()
 
 
 def test_a_directory_belongs_to_one_agent(tmp_path: Path) -> None:

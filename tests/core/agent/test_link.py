@@ -1,15 +1,21 @@
-"""How messages are put into frames."""
+"""How messages are put into frames, and who waits for them to leave."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import anyio
+import anyio.lowlevel
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgerm_core.agent.link import frames
+from edgerm_core.agent.link import Link, frames
+from edgerm_core.agent.sandbox import Sandboxes
+from edgerm_core.builtin.memory_transport import MemoryTransport
 from edgerm_core.codec import decode_batch
-from edgerm_core.ids import TaskId
+from edgerm_core.ids import SessionId, TaskId
 from edgerm_core.messages import Heartbeat, LogData, Message, StatusUpdate
 from edgerm_core.tasks import TaskState
 
@@ -40,3 +46,23 @@ def test_a_result_that_is_too_large_for_the_connection_is_dropped_and_said_so() 
 
 def test_anything_else_that_is_too_large_is_left_out() -> None:
     assert frames([LogData(1, 0, b"x" * 1000)], 200) == []
+
+
+@pytest.mark.anyio
+async def test_waiting_for_room_ends_when_there_is_some_or_the_connection_is_over(tmp_path: Path) -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    sandboxes = Sandboxes(tmp_path, 4096)
+    link = Link(SessionId(1), MemoryTransport(), "memory://nobody", sandboxes, nothing, nothing, nothing)
+    for _ in range(3):
+        link.send(Heartbeat())
+    with anyio.fail_after(5):
+        await link.wait_room(3)
+    with anyio.move_on_after(0.01) as scope:
+        await link.wait_room(2)
+    assert scope.cancelled_caught
+    async with anyio.create_task_group() as group:
+        group.start_soon(link.wait_room, 2)
+        await anyio.lowlevel.checkpoint()
+        link.close("enough")

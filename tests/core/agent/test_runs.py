@@ -12,7 +12,7 @@ from edgerm_core.agent.runs import LAST_WORD_RESULT_BYTES
 from edgerm_core.codec import decode_batch, encode_batch
 from edgerm_core.ids import TaskId, blob_id
 from edgerm_core.limits import STATUS_RESEND_BASE_S
-from edgerm_core.messages import HeartbeatAck, Register, StatusUpdate
+from edgerm_core.messages import HeartbeatAck, Register, Registered, StatusUpdate
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import ExitResult, File, Reason, RestartPolicy, TaskState, Volume
 from edgerm_core.testing.agents import BADLY, WELL, AgentBench, run_id
@@ -487,6 +487,42 @@ def test_a_master_that_is_back_in_time_keeps_it(bench: AgentBench) -> None:
     bench.reconnect()
     keep_alive(bench, 100.0)
     assert not bench.take(effects.StopRun)
+
+
+def test_behind_a_gateway_that_is_cut_off_the_time_counts_from_its_last_word_with_the_master(
+    bench: AgentBench,
+) -> None:
+    """To such a task the gateway was a master, and it went on for ever."""
+    bench.running(1, stop_after_s=60.0)
+    bench.running(2)
+    for away_s in (10.0, 20.0, 30.0):
+        bench.receive(HeartbeatAck(away_s=away_s))
+        bench.pass_time(10)
+    assert not bench.take(effects.StopRun)
+    bench.receive(HeartbeatAck(away_s=40.0))
+    bench.lose()
+    bench.pass_time(25)
+    assert [order.run.task_id for order in bench.take(effects.StopRun)] == [1]
+
+
+def test_a_gateway_that_reaches_its_master_again_keeps_it(bench: AgentBench) -> None:
+    bench.running(1, stop_after_s=60.0)
+    bench.receive(HeartbeatAck(away_s=50.0))
+    bench.receive(HeartbeatAck())
+    keep_alive(bench, 100.0)
+    assert not bench.take(effects.StopRun)
+
+
+def test_a_gateway_says_so_with_the_registration_too(bench: AgentBench) -> None:
+    bench.running(1, stop_after_s=60.0)
+    bench.lose(jitter=0.0)
+    bench.pass_time()
+    bench.tell(events.Connected(bench.session))
+    bench.receive(Registered(1, 1000.0, 2000.0, "m", 55.0))
+    bench.pass_time(4)
+    assert not bench.take(effects.StopRun)
+    bench.pass_time(2)
+    assert len(bench.take(effects.StopRun)) == 1
 
 
 def test_orders_before_the_registration_is_answered_are_ignored() -> None:

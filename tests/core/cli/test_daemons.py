@@ -77,6 +77,7 @@ def test_wrong_flags_are_refused_before_anything_starts(invoke: Callable[..., Re
     assert isinstance(invoke(*agent, "--executor", "nosuch").exception, PluginError)
     assert isinstance(invoke(*agent, "--attribute", "x").exception, click.BadParameter)
     assert isinstance(invoke("master", "--listen", "nonsense").exception, ConfigError)
+    assert isinstance(invoke(*agent, "--gateway", "nosuch://127.0.0.1:1").exception, PluginError)
 
 
 async def test_signal_ends_a_daemon_that_cleans_up() -> None:

@@ -55,6 +55,8 @@ def everything(mailbox: Mailbox) -> list[AnyMessage]:
         ([HeartbeatAck(), HeartbeatAck()], [HeartbeatAck()]),
         ([HeartbeatAck(20.0, 65.0), HeartbeatAck()], [HeartbeatAck(20.0, 65.0)]),
         ([HeartbeatAck(), HeartbeatAck(20.0, 65.0)], [HeartbeatAck(20.0, 65.0)]),
+        ([HeartbeatAck(20.0, 65.0, 5.0), HeartbeatAck(away_s=9.0)], [HeartbeatAck(20.0, 65.0, 9.0)]),
+        ([HeartbeatAck(away_s=9.0), HeartbeatAck()], [HeartbeatAck()]),
         ([a_launch(), Registered(1, 1.0, 2.0)], [Registered(1, 1.0, 2.0), a_launch()]),
         (
             [LogGet(5, T1, LogStream.STDOUT), LogGet(5, TaskId(0), LogStream.STDOUT, cancel=True)],

@@ -92,7 +92,8 @@ def test_a_device_is_taken_in_at_once_and_the_master_hears_of_it(bench: GatewayB
 
 def test_a_constrained_device_gets_a_cadence_of_its_own(alone: GatewayBench) -> None:
     session = alone.device("d1", attributes={"link.class": "constrained"})
-    assert alone.inbox(session, Registered) == [Registered(1, 60.0, 185.0, "m")]
+    (answer,) = alone.inbox(session, Registered)
+    assert (answer.heartbeat_s, answer.lease_s, answer.master_id) == (60.0, 185.0, "m")
 
 
 def test_the_masters_cadence_is_passed_on_where_it_differs(bench: GatewayBench) -> None:
@@ -216,6 +217,27 @@ def test_heartbeats_are_answered_here_and_told_in_one_number(bench: GatewayBench
     assert bench.take_up(Heartbeat) == [Heartbeat((1,))], "what was relayed says as much"
     bench.pass_time(10)
     assert bench.take_up(Heartbeat) == [], "nobody was heard"
+
+
+def test_devices_are_told_for_how_long_the_master_has_been_away(bench: GatewayBench) -> None:
+    session, _ = registered(bench)
+    bench.close_uplink()
+    bench.pass_time(20, session, every_s=10)
+    assert bench.inbox(session, HeartbeatAck) == [HeartbeatAck(away_s=10.0), HeartbeatAck(away_s=20.0)]
+    bench.lose(session)
+    session = bench.device()
+    assert bench.inbox(session, Registered)[0].away_s == 20.0
+    bench.open_uplink()
+    bench.say(session, Heartbeat())
+    assert bench.inbox(session, HeartbeatAck) == [HeartbeatAck()]
+
+
+def test_a_gateway_that_was_started_alone_counts_from_then(alone: GatewayBench) -> None:
+    alone.restart()
+    session = alone.device()
+    assert 0 < alone.inbox(session, Registered)[0].away_s < 1
+    alone.pass_time(30, session, every_s=30)
+    assert alone.inbox(session, HeartbeatAck)[-1].away_s == 30.0
 
 
 def test_a_silent_device_leaves_its_channel_to_the_masters_lease(bench: GatewayBench) -> None:

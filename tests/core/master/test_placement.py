@@ -70,7 +70,8 @@ def test_a_scheduler_that_raises_is_named_in_the_log_and_asked_again_with_a_comp
     bench.submit(framework, spec())
     assert states(bench) == [TaskState.PENDING]
     name = type(scheduler).__name__
-    assert any(f"scheduler {name} failed: RuntimeError: index out of step" in line for line in bench.reports)
+    problem = f"scheduler {name} failed: RuntimeError: index out of step"
+    assert any(problem in line for line in bench.reports)
     failing = False
     scheduler.snapshots.clear()
     bench.advance(RETRY_S)

@@ -9,6 +9,11 @@ from typing import Final
 import msgspec
 
 OPERATOR: Final = "operator"
+SEESAW_S: Final = 4.0
+"""How long one agent of a pair is cut off, and then the other: what went over comes back at once, to where
+the run that was given up is still ending."""
+
+SEESAW_PAUSE_S: Final = 5.0
 
 PAUSE_S: Final[dict[str, float]] = {
     "master": 6.0,
@@ -44,7 +49,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     Attributes:
         at_s: when, in seconds after the beginning.
-        victim: a daemon's name, or the operator.
+        victim: a daemon's name.
         kind: as in `FAULTS`.
         for_s: how long it lasts before the victim is put right.
         part: a random number in [0, 1), for what else the fault has to decide.
@@ -77,10 +82,24 @@ def make_plan(
     lanes += [(name, "agent link", True) for name in agents]
     lanes += [(name, "framework link", True) for name in frameworks]
     lanes.append((OPERATOR, OPERATOR, False))
-    return [
-        list(_lane(random.Random(f"{seed} {name} {link}"), seconds, name, sort, link, agents))
+    plan = [
+        _lane(random.Random(f"{seed} {name} {link}"), seconds, name, sort, link, agents)
         for name, sort, link in lanes
     ]
+    return [*plan, _seesaw(random.Random(f"{seed} seesaw"), seconds, agents)]
+
+
+def _seesaw(rng: random.Random, seconds: float, agents: Sequence[str]) -> list[Fault]:
+    faults: list[Fault] = []
+    at_s = rng.expovariate(1 / SEESAW_PAUSE_S)
+    while at_s + 2 * SEESAW_S <= seconds:
+        number = rng.randrange(len(agents))
+        # Every second agent is of the same pair, and nobody else is: see `PAIRS` of the workload.
+        for victim in (agents[number], agents[(number + 2) % len(agents)]):
+            faults.append(Fault(at_s, victim, "both", SEESAW_S, rng.random(), link=True))
+            at_s += SEESAW_S
+        at_s += rng.expovariate(1 / SEESAW_PAUSE_S)
+    return faults
 
 
 def _lane(

@@ -227,12 +227,19 @@ def _service(rng: random.Random, key: str, kind: str) -> Job:
 
 def _long(rng: random.Random, key: str, kind: str) -> Job:
     # Only two agents can run it, and one that gave it up has not ended it yet when it comes back there.
-    wait = f"trap '' TERM; for i in {{1..{rng.randint(10, 24)}}}; do sleep 0.5; done"
+    wait = f"trap '' TERM; for i in {{1..{rng.randint(20, 28)}}}; do sleep 0.5; done"
     body = f"{wait}; printf $key > $EDGERM_RESULT_FILE; finish 0"
     pair = [f"pair=={rng.choice(PAIRS)}"]
-    disconnect = DisconnectPolicy(lost_after_s=0.5)
     return _job(
-        rng, key, kind, body, _finishes(), tries=NO_MATTER_WHAT, constraints=pair, disconnect=disconnect
+        rng,
+        key,
+        kind,
+        body,
+        _finishes(),
+        tries=NO_MATTER_WHAT,
+        constraints=pair,
+        disconnect=DisconnectPolicy(lost_after_s=0.5),
+        kill_grace_s=3.0,
     )
 
 

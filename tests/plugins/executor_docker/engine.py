@@ -128,7 +128,7 @@ class Engine(abc.ABC):
         clear_abandoned()
         number = claim()
         self.name = name_of(number)
-        self.subnet = f"198.18.{number}"
+        self.subnet = subnet_of(number)
         self.directory = PLACES / self.name
         self.socket = self.directory / "engine.sock"
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -364,7 +364,7 @@ class PodmanEngine(Engine):
     kind = "podman"
 
     def __init__(self) -> None:
-        self.podman = program("podman")
+        program("podman")
         super().__init__()
         # Podman makes this bridge with its first container and removes it with the last.
         network = {
@@ -390,10 +390,16 @@ class PodmanEngine(Engine):
         )
 
     def launch(self) -> None:
-        at = str(self.directory)
-        places = ("--root", f"{at}/root", "--runroot", f"{at}/run", "--tmpdir", f"{at}/tmp")
         service = ("--log-level", "info", "system", "service", "--time", "0", self.url)
-        self.spawn("podman", self.podman, *places, *service, CONTAINERS_CONF=f"{at}/containers.conf")
+        command, environment = podman_at(self.directory)
+        self.spawn("podman", *command, *service, **environment)
+
+
+def podman_at(directory: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment for Podman's files in a directory."""
+    places = {"--root": "root", "--runroot": "run", "--tmpdir": "tmp"}
+    command = [program("podman"), *(f"{option}={directory}/{name}" for option, name in places.items())]
+    return command, {"CONTAINERS_CONF": f"{directory}/containers.conf"}
 
 
 # --- leaving nothing ----------------------------------------------------------------------------
@@ -402,6 +408,10 @@ class PodmanEngine(Engine):
 def name_of(number: int) -> str:
     # Of one length, so that no name is part of another.
     return f"edgerm-e{number:03}"
+
+
+def subnet_of(number: int) -> str:
+    return f"198.18.{number}"
 
 
 def claim() -> int:
@@ -445,6 +455,13 @@ def clear(directory: Path) -> None:
     def running() -> dict[Any, str]:
         return processes_of(directory) | processes_in(cgroups_of(directory))
 
+    if (directory / "containers.conf").exists():
+        # Podman needs no service for this, and knows which network rules go with its containers.
+        command, environment = podman_at(directory)
+        remove = [*command, "rm", "--all", "--force", "--time", "0"]
+        subprocess.run(
+            remove, check=False, capture_output=True, timeout=STOP_S, env=os.environ | environment
+        )
     for _ in range(100):  # Who starts others may be quicker than one round.
         for pid in (left := running()):
             with contextlib.suppress(ProcessLookupError):
@@ -467,6 +484,7 @@ def left_of(directory: Path) -> dict[Any, str]:
     left: dict[Any, str] = processes_of(directory) | processes_in(cgroups_of(directory))
     left |= dict.fromkeys(mounts_below(directory), "mounted")
     left |= dict.fromkeys(map(str, cgroups_of(directory)), "control group")
+    left |= dict.fromkeys(rules_of(directory), "network rule")
     places = (directory, Path(f"/sys/class/net/{directory.name}"))
     return left | {str(place): "there" for place in places if place.exists()}
 
@@ -481,6 +499,17 @@ def cgroups_of(directory: Path) -> list[Path]:
         for name in names.intersection(children):
             found += [Path(root, name), *(p for p in Path(root, name).rglob("*") if p.is_dir())]
     return found
+
+
+def rules_of(directory: Path) -> list[str]:
+    """Return the packet filter's rules about an engine's subnet."""
+    with contextlib.suppress(EngineMissing):
+        rules = subprocess.run(
+            [program("iptables-save")], capture_output=True, text=True, check=True
+        ).stdout
+        subnet = subnet_of(int(directory.name[-3:]))
+        return [rule for rule in rules.splitlines() if f" {subnet}." in rule]
+    return []
 
 
 def processes_in(cgroups: list[Path]) -> dict[Any, str]:

@@ -13,8 +13,9 @@ import pytest
 from edgerm_executor_process.executor import ProcessExecutor
 from edgerm_executor_process.exits import EXIT_UNKNOWN
 
-from edgerm_core.errors import TaskLost
+from edgerm_core.errors import ExecutorError, TaskLost
 from edgerm_core.interfaces import TaskHandle
+from edgerm_core.tasks import Reason
 from edgerm_core.testing.contracts.executor import RunStarter, until
 
 from .workloads import launch, living, shell
@@ -129,6 +130,24 @@ async def test_run_can_be_destroyed_after_its_keeper_was_killed(run: RunStarter)
     with anyio.fail_after(20):
         await run.executor.destroy(handle)
     assert living(spec) == []
+
+
+@pytest.mark.root
+async def test_a_start_whose_keeper_was_killed_is_lost_and_not_done_twice(run: RunStarter) -> None:
+    spec = shell("echo begun; setsid sleep 601 & sleep 602")
+    await run(spec)
+    await until(lambda: run.printed(spec) != b"", "it never began")
+    os.kill(await _keeper_pid(run), signal.SIGKILL)
+    with anyio.fail_after(20):
+        with pytest.raises(ExecutorError, match="may have begun") as lost:
+            await run.executor.start(
+                spec, run.sandbox(spec)
+            )  # As the executor itself, asking the next one.
+        assert (lost.value.reason, lost.value.recoverable) == (Reason.AGENT_RESTARTED, True)
+        assert living(spec) == []
+        again = msgspec.structs.replace(spec, restarts=1)
+        assert living(again) == []
+        run.handles.append(await run.executor.start(again, run.sandbox(spec)))
 
 
 async def test_exit_written_before_the_keeper_was_killed_is_found(run: RunStarter) -> None:

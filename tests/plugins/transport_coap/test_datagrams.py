@@ -13,7 +13,7 @@ import time
 import anyio
 import pytest
 from edgerm_transport_coap.config import READ_BATCH
-from edgerm_transport_coap.datagrams import Endpoint
+from edgerm_transport_coap.datagrams import DatagramRequest, Endpoint
 from edgerm_transport_coap.message import (
     ACK,
     CON,
@@ -177,6 +177,22 @@ async def test_others_get_their_turn_while_datagrams_pour_in() -> None:
         turns.append(handled - before)
     assert max(turns) == READ_BATCH
     endpoint.close()
+
+
+async def test_a_bug_costs_one_datagram_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening() as listener, peer_of(listener) as peer:
+        handle = endpoint_of(listener)._on_request
+
+        def handle_badly(request: DatagramRequest) -> None:
+            if request.message.payload == b"bad":
+                raise RuntimeError("a bug")
+            handle(request)
+
+        endpoint_of(listener)._on_request = handle_badly
+        for _ in range(3):
+            peer.send(peer.request(POST, "e", payload=b"bad"))
+        assert (await peer.ask(GET, ".well-known/core")).code == CONTENT
+        assert len([record for record in caplog.records if record.levelno >= logging.INFO]) == 1
 
 
 async def test_nothing_is_kept_of_requests_that_have_been_answered() -> None:

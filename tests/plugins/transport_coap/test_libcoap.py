@@ -36,7 +36,8 @@ def client() -> str:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with cluster_in(tmp_path, schemes=("ws", "coap")) as cluster:
+    # The device is as slow as a process for each request: it needs a long lease.
+    with cluster_in(tmp_path, "[master]\nheartbeat_s = 20.0\n", schemes=("ws", "coap")) as cluster:
         cluster.start_master()
         yield cluster
 

@@ -17,6 +17,11 @@ from .proxy import Proxy
 
 
 class CoapContract(TransportContract):
+    @pytest.fixture(autouse=True)
+    def _short_flood(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Still far more than both ends keep, and over within the suite's patience, block by block."""
+        monkeypatch.setattr(contract, "FLOOD_MESSAGES", 64)
+
     @pytest.fixture
     def config(self) -> CoapConfig:
         return CoapConfig()
@@ -71,11 +76,6 @@ class TestBadNetwork(CoapContract):
     """Each datagram may be lost, doubled, late, or overtake another one."""
 
     LOSS = 0.1
-
-    @pytest.fixture(autouse=True)
-    def _short_flood(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Still far more than a session and a connection keep, and over within the suite's patience."""
-        monkeypatch.setattr(contract, "FLOOD_MESSAGES", 64)
 
     @pytest.fixture
     def config(self) -> CoapConfig:
