@@ -211,8 +211,8 @@ class Sandbox(Protocol):
         """Tell how far the start has come, in one sentence, such as `pulling busybox: 3 of 7 MiB`.
 
         For the task's story; call it from the event loop, while `start` runs. Of what comes faster
-        than one in `limits.PROGRESS_EVERY_S` the latest is told. A start that reports may take as long as it
-        needs; one that is silent for ten minutes has failed.
+        than one in `limits.PROGRESS_EVERY_S` the latest is told. A start that reports may take as
+        long as it needs; one that is silent for ten minutes has failed.
         """
         ...
 

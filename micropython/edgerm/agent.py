@@ -42,6 +42,7 @@ class Agent:
         self._ticker = self._runner = self._logs_service = self.fetcher = None
         self._starved = self._starved_at = 0
         self.rings = []
+        self._over = []  # Runs that the next step has to see to.
         self.now = now()
         part("boot").set_up(self, config, machine)
 
@@ -60,13 +61,16 @@ class Agent:
                 part("sleep").sleep(self, wait_ms)
             try:
                 await asyncio.sleep_ms(wait_ms)
-            except asyncio.CancelledError:
-                pass  # `_wake`.
+            except (asyncio.CancelledError, MemoryError):
+                pass  # The former is `_wake`.
 
     def _listen(self):
         # asyncio has no public way to wait for a datagram; its own ThreadSafeFlag does it like this.
         while True:
-            yield asyncio.core._io_queue.queue_read(self.session.client.sock)
+            try:
+                yield asyncio.core._io_queue.queue_read(self.session.client.sock)
+            except MemoryError:
+                yield from asyncio.sleep_ms(STARVED_PAUSE_MS)
             self._wake()
 
     def _wake(self):
@@ -86,6 +90,11 @@ class Agent:
         if self.watchdog is not None:
             self.watchdog.feed()
         try:
+            while self._over:
+                run, outcome = self._over[0]
+                self.runs.ended(run, *outcome)
+                self._over.pop(0)
+                self.session.soon(at)
             due = min(self.session.step(at), self.runs.due(at), at + 60000)
         except MemoryError:
             # Orders and answers come again; what has been begun is gone on with in the next step.
@@ -206,9 +215,7 @@ class Agent:
 
     def run_ended(self, run, outcome):
         """A job is over."""
-        self.now = now()
-        self.runs.ended(run, *outcome)
-        self.session.soon(self.now)
+        self._over.append((run, outcome))
         self._wake()
 
     def ended(self, run):

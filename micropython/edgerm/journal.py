@@ -29,12 +29,14 @@ class Journal:
 
     Attributes:
         size: its length in bytes.
+        limit: the length at which it is written anew.
         later: records to be written together with the next one: it is no loss if there is none.
     """
 
     def __init__(self, path):
         self.path = path
         self.size = 0
+        self.limit = COMPACT_BYTES
         self.later = []
 
     def write(self, record, agent):
@@ -45,8 +47,9 @@ class Journal:
             agent: whose state it is; a long file is written anew from it, this record included.
         """
         try:
-            if self.size >= COMPACT_BYTES:
+            if self.size >= self.limit:
                 part("recovery").compact(self, agent)
+                self.limit = max(COMPACT_BYTES, 2 * self.size)
                 return
             with open(self.path, "ab") as file:
                 for each in self.later:

@@ -5,7 +5,6 @@ import struct
 from binascii import crc32
 
 from edgerm import cbor
-from edgerm.journal import COMPACT_BYTES
 from edgerm.runs import END, FAILED, KILLED, Run
 
 
@@ -25,7 +24,7 @@ def read(journal):
             raw = file.read(n)
             if len(raw) < n or crc32(raw) != check:
                 # What is appended behind a damaged record would never be read: the next write begins anew.
-                journal.size = COMPACT_BYTES
+                journal.limit = 0
                 return
             journal.size += 6 + n
             yield cbor.Reader(raw).read(), raw

@@ -134,10 +134,10 @@ def test_a_finished_task_does_not_run_again_after_any_number_of_power_cuts(
 def test_power_cuts_at_any_moment_lose_no_task_and_double_none(
     cluster: Cluster, new_board: NewBoard, framework: Framework
 ) -> None:
-    board = new_board(max_tasks=4)
+    board = new_board(max_tasks=8)
     policy = RestartPolicy("failure", 20, 300, 0.1)
     tasks = framework.submit_many(
-        [task(python(TALLY, 0.3), restart=policy, instances=1) for _ in range(12)]
+        [task(python(TALLY, 0.3), restart=policy, mem="16KiB") for _ in range(12)]
     )
     for run in range(1, 12, 3):
         begun(cluster, board, run)

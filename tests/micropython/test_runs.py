@@ -52,11 +52,18 @@ def later(ms):
     agent.now = edgerm.now()
     agent.runs.due(agent.now)
 
+def over():
+    while agent._over:
+        run, outcome = agent._over.pop(0)
+        agent.runs.ended(run, *outcome)
+
 def turn(n=8):
     async def some():
         for _ in range(n):
+            over()
             agent.runs.due(agent.now)
             await asyncio.sleep_ms(0)
+        over()
     asyncio.run(some())
 
 def acknowledge(task, attempt, seq):

@@ -41,12 +41,16 @@ class Timer:
 class World:
     """The clock, what is to happen, and the story.
 
+    Parameters:
+        max_events: more are an error; None: `MAX_EVENTS`.
+
     Attributes:
         now: virtual seconds since the beginning.
         events: how many things have happened.
     """
 
-    def __init__(self, seed: int, story: Story) -> None:
+    def __init__(self, seed: int, story: Story, *, max_events: int | None = None) -> None:
+        self.max_events = max_events
         self.seed = seed
         self.story = story
         self.now = 0.0
@@ -75,14 +79,15 @@ class World:
             Failure: if there is no end to it.
         """
         queue = self._queue
+        most = self.max_events or MAX_EVENTS
         while queue and queue[0][0] <= end:
             when, _, timer = heapq.heappop(queue)
             if timer.call is None:
                 continue
             self.now = when
             self.events += 1
-            if self.events > MAX_EVENTS:
-                raise Failure(f"more than {MAX_EVENTS} events: something goes round in circles")
+            if self.events > most:
+                raise Failure(f"more than {most} events: something goes round in circles")
             timer.call()
         self.now = max(self.now, end)
 
