@@ -7,6 +7,7 @@ the master's and the agents' machines, the codec and the scheduler are the real 
     links         ways to the master that have a bandwidth and count bytes
     agents        agents whose runs do what the workload file says
     experiment    the cluster put together, run in virtual time, looked at now and then
+    meters        shares and tasks over time
     report        the figures of it, as plain values and as tables
     plot          the figures as drawings
 """

@@ -73,8 +73,10 @@ def report(experiment: Experiment) -> Row:
         ],
         "overhead_bytes": {
             name: {
-                "frame_up": each.frame[UP] + each.answer[DOWN],
-                "frame_down": each.frame[DOWN] + each.answer[UP],
+                "frame_up": each.frame[UP],
+                "answer_to_frame_up": each.answer[UP],
+                "frame_down": each.frame[DOWN],
+                "answer_to_frame_down": each.answer[DOWN],
                 "dialling_up": each.dialling[UP],
                 "dialling_down": each.dialling[DOWN],
             }
@@ -374,7 +376,7 @@ def headline(figures: Row) -> str:
         ended = sum(count for state, count in tasks["states"].items() if TaskState[state].terminal)
         text = f"{ended} of {tasks['submitted']} tasks ended within {duration(figures['simulated_s'])}"
     refused = len(figures["refused"])
-    text += f"; {refused} submissions were refused" if refused else ""
+    text += f"; {refused} submissions refused" if refused else ""
     return f"{text} (scheduler {figures['scheduler']}, seed {figures['seed']})."
 
 

@@ -254,7 +254,7 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         every_s = 3600.0 / self.per_hour
         found: list[float] = []
         at = self.from_s + (luck.expovariate(1 / every_s) if self.arrivals == "poisson" else 0.0)
-        while at < end and len(found) < MAX_TASKS:
+        while at < end and len(found) <= MAX_TASKS:
             found.append(at)
             at += luck.expovariate(1 / every_s) if self.arrivals == "poisson" else every_s
         return found

@@ -10,7 +10,7 @@ from edgerm_core.attributes import Constraint, Preference
 from edgerm_core.errors import SpecError
 from edgerm_core.ids import blob_id
 from edgerm_core.resources import DeviceRequest
-from edgerm_core.specfile import load_specfile, parse_specfile
+from edgerm_core.specfile import load_specfile, parse_specfile, read_task
 from edgerm_core.tasks import DisconnectPolicy, File, ReschedulePolicy, RestartPolicy, TaskSpec, Volume
 
 EVERYTHING = """
@@ -140,3 +140,14 @@ def test_any_text_is_a_file_or_a_spec_error(text: str) -> None:
         parse_specfile(text, Path("nowhere"))
     except SpecError:
         pass
+
+
+def test_a_task_inside_another_file_is_read_as_in_a_task_file(tmp_path: Path) -> None:
+    text = '[[task]]\nname = "t"\nresources = "cpus:1"\nimplementation = [{ executor = "process" }]\n'
+    (draft,) = parse_specfile(text, tmp_path)
+    table = {"name": "t", "resources": "cpus:1", "implementation": [{"executor": "process"}]}
+    assert read_task(table, tmp_path, "plan: task") == draft
+    with pytest.raises(SpecError, match=r"^plan: task\.implementation\[0\]: unknown key `colour`"):
+        read_task({"name": "t", "implementation": [{"executor": "x", "colour": 1}]}, tmp_path, "plan: task")
+    with pytest.raises(SpecError, match=r"^plan: task: missing key `name`"):
+        read_task({"implementation": []}, tmp_path, "plan: task")

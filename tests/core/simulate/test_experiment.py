@@ -23,7 +23,7 @@ def test_it_ends_when_every_task_has(run: Any) -> None:
     experiment, figures = run()
     assert figures["complete"]
     assert 100 < experiment.ended_s < 110
-    assert figures["makespan_s"] == pytest.approx(101, abs=3)
+    assert 100 < figures["makespan_s"] <= experiment.ended_s
 
 
 def test_services_run_until_the_end_and_samples_cover_all_of_it(run: Any) -> None:
@@ -54,7 +54,7 @@ def test_an_outage_has_the_consequences_that_the_policy_says(
         '[[outage]]\nagents = ["far"]\nfrom_s = 1000\nfor_s = 3600\n'
     )
     workload = SERVICE % f', preferences = ["good==true"], disconnect = {{ {policy} }}'
-    _, figures = run(cluster, workload.replace("task =", "run = { duration_s = 9000 }\ntask ="))
+    _, figures = run(cluster, workload.replace("task =", "at_s = 60\nrun = { duration_s = 9000 }\ntask ="))
     assert figures["complete"]
     assert figures["tasks"]["unreachable"] == 1
     got = figures["tasks"]

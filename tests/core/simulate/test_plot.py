@@ -26,7 +26,7 @@ def test_the_drawing_is_well_formed_and_stays_on_its_paper(figures: dict[str, An
     for rect in root.iter(f"{NAMESPACE}rect"):
         x, y = float(rect.get("x", 0)), float(rect.get("y", 0))
         assert x >= 0
-        assert 0 < float(rect.attrib["width"]) + 0.01
+        assert float(rect.attrib["width"]) + 0.01 > 0
         assert x + float(rect.attrib["width"]) <= width
         assert y + float(rect.attrib["height"]) <= high
     for path in root.iter(f"{NAMESPACE}path"):

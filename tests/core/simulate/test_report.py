@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgerm_core.simulate.report import duration, headline, percentile, size, tables
+from edgerm_core.simulate.report import duration, headline, percentile, report, size, tables
 
 WORKLOAD = """
 until_s = 2000
@@ -43,12 +43,13 @@ def test_who_never_ran_is_told_why(run: Any) -> None:
 
 
 def test_what_the_master_refuses_is_told(run: Any) -> None:
-    _, figures = run(
-        workload='[[framework]]\nname = "f"\n[[framework.submission]]\n'
-        'task = { name = "t", instances = 10000, implementation = [{ executor = "process" }], '
-        f'env = {{ A = "{"x" * 60_000}" }} }}\nrun = {{ duration_s = 1 }}\n'
-    )
-    assert figures["tasks"]["submitted"] + len(figures["refused"]) > 0
+    experiment, _ = run()
+    experiment.frameworks["lab"].submissions["lab-0-0"].failed = "it is too much"
+    figures = report(experiment)
+    assert figures["refused"] == [{"framework": "lab", "key": "lab-0-0", "why": "it is too much"}]
+    text = tables(figures, every_agent=False)
+    assert "1 submissions refused" in text
+    assert "lab-0-0 was refused: it is too much" in text
 
 
 def test_after_an_outage_the_master_hears_late(run: Any) -> None:

@@ -40,11 +40,10 @@ def test_attributes_with_dots_are_read_as_in_a_config(load: Any) -> None:
         ("agents = 3", WORKLOAD, "cluster.toml: agents: expected a list"),
         ("agents = []", WORKLOAD, "at least one [[agents]]"),
         ("[[agents]", WORKLOAD, "cluster.toml: not TOML"),
-        (CLUSTER + "colour = 1\n", WORKLOAD, "agents.*: unknown key `colour`"),
-        (CLUSTER + "count = 0\n", WORKLOAD, "agents.*.count: expected"),
+        (CLUSTER + "colour = 1\n", WORKLOAD, "agents[0]: unknown key `colour`"),
+        (CLUSTER + "count = 0\n", WORKLOAD, "agents[0].count: expected"),
         (CLUSTER + 'resources = "cpus"\n', WORKLOAD, "agents[0]: 'cpus' is not a resource"),
         (CLUSTER + CLUSTER, WORKLOAD, "agents[1]: the name 'n' is taken by"),
-        (CLUSTER + 'name2 = ""\n', WORKLOAD, "unknown key"),
         (CLUSTER + "link = { loss = 1.5 }\n", WORKLOAD, "link.loss: expected"),
         (
             CLUSTER + '[[outage]]\nagents = ["m"]\nfrom_s = 1\nfor_s = 1\n',

@@ -55,3 +55,11 @@ def test_a_circle_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     again()
     with pytest.raises(Failure, match="circles"):
         world.run_until(1.0)
+
+
+def test_a_world_may_be_allowed_another_number_of_events() -> None:
+    world = World(1, Story(), max_events=3)
+    for at in range(4):
+        world.at(at, lambda: None)
+    with pytest.raises(Failure, match="more than 3 events"):
+        world.run_until(10.0)
