@@ -14,6 +14,7 @@ import anyio.lowlevel
 from edgerm_core.agents import Fingerprint
 from edgerm_core.errors import ExecutorError, TaskLost
 from edgerm_core.interfaces import Executor, Sandbox, TaskHandle, TaskLaunch, TaskStats
+from edgerm_core.results import read_result
 from edgerm_core.tasks import ExitResult, Reason
 from edgerm_executor_docker.api import Engine
 from edgerm_executor_docker.background import Background
@@ -33,7 +34,6 @@ from edgerm_executor_docker.run import Run, read_handle
 from edgerm_executor_docker.stats import engine_stats, read_stats
 from edgerm_executor_docker.streams import EngineGone, EngineRefused
 from edgerm_executor_docker.watch import Watch
-from edgerm_executor_docker.work_dir import read_result
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from edgerm_core.errors import ExecutorError
 from edgerm_core.interfaces import Sandbox, TaskHandle, TaskLaunch
+from edgerm_core.results import RESULT_NAME
 from edgerm_executor_docker.api import Engine
 from edgerm_executor_docker.config import DockerConfig
 from edgerm_executor_docker.facts import EngineFacts
@@ -27,7 +28,6 @@ from edgerm_executor_docker.permissions import (
 )
 from edgerm_executor_docker.pulls import Pulls
 from edgerm_executor_docker.request import (
-    RESULT_NAME,
     Grants,
     build_request,
     container_name,

@@ -15,6 +15,7 @@ from edgerm_core.errors import SpecError
 from edgerm_core.ids import format_task_id
 from edgerm_core.interfaces import TaskLaunch
 from edgerm_core.resources import BYTES_PER_MIB, UNIT
+from edgerm_core.results import RESULT_NAME, RESULT_VARIABLE
 from edgerm_executor_docker.options import (
     DockerOptions,
     Mount,
@@ -27,8 +28,6 @@ from edgerm_executor_docker.options import (
 WORK_PATH: Final = "/edgerm/work"
 """Where a task sees its working directory: its files, and its result."""
 
-RESULT_NAME: Final = ".edgerm-result"
-RESULT_VARIABLE: Final = "EDGERM_RESULT_FILE"
 MODULE_PATH: Final = "/edgerm/module"
 """Where a task sees its implementation's blob."""
 

@@ -20,6 +20,7 @@ from edgerm_core.cgroups import detect_cgroups
 from edgerm_core.errors import ConfigError, ExecutorError, TaskLost
 from edgerm_core.ids import format_task_id
 from edgerm_core.interfaces import Executor, Sandbox, TaskHandle, TaskLaunch, TaskStats
+from edgerm_core.results import RESULT_NAME, RESULT_VARIABLE, read_result
 from edgerm_core.tasks import ExitResult
 from edgerm_executor_process.cgroup_limits import GroupPlan, mem_limit_bytes, plan_groups
 from edgerm_executor_process.command import build_argv, read_options
@@ -28,12 +29,11 @@ from edgerm_executor_process.exits import ExitRecord, exit_result, start_error
 from edgerm_executor_process.fingerprint import NAME, fingerprint_process
 from edgerm_executor_process.keeper_client import KeeperClient, KeeperConnection, KeeperGone
 from edgerm_executor_process.strays import end_strays
-from edgerm_executor_process.work_dir import RESULT_NAME, prepare_work_dir, read_result
+from edgerm_executor_process.work_dir import prepare_work_dir
 
 log = logging.getLogger(__name__)
 
 HANDLE_VERSION: Final = 1
-RESULT_VARIABLE: Final = "EDGERM_RESULT_FILE"
 
 KEEPER_TRIES: Final = 5
 """Keepers that may die under one request before it fails."""

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from pathlib import Path
-from typing import Final
 
 from edgerm_core.errors import ExecutorError
 from edgerm_core.interfaces import TaskLaunch
-from edgerm_core.limits import MAX_RESULT_BYTES
+from edgerm_core.results import RESULT_NAME
 from edgerm_executor_process.command import PROGRAM_NAME
-
-RESULT_NAME: Final = ".edgerm-result"
-"""File in the working directory where a task leaves its result value."""
 
 
 def prepare_work_dir(launch: TaskLaunch, work_dir: Path, owner: tuple[int, int] | None) -> None:
@@ -51,31 +46,3 @@ def _link_volume(work_dir: Path, place: str, directory: Path) -> None:
     elif link.exists():
         raise ExecutorError(f"volume path {place} is taken by a file of the task")
     link.symlink_to(directory.absolute(), target_is_directory=True)
-
-
-def read_result(path: Path) -> tuple[bytes | None, str]:
-    """Return (the result value, why there is none although there is something).
-
-    The task may have put anything there, so links are not followed and pipes not waited for.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None, ""
-    except OSError as error:
-        return None, f"its result file cannot be read: {error.strerror}"
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None, "its result file is not a plain file and was ignored"
-        pieces: list[bytes] = []
-        left = MAX_RESULT_BYTES + 1
-        while left and (piece := os.read(descriptor, left)):
-            pieces.append(piece)
-            left -= len(piece)
-        if not left:
-            return None, f"its result is larger than {MAX_RESULT_BYTES} bytes and was ignored"
-        return b"".join(pieces), ""
-    except OSError as error:
-        return None, f"its result file cannot be read: {error.strerror}"
-    finally:
-        os.close(descriptor)

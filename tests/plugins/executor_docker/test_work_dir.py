@@ -1,4 +1,4 @@
-"""Who may write into a task's directories, and which results are taken."""
+"""Who may write into a task's directories."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from edgerm_executor_docker.work_dir import needs_opening, open_directories, read_result
-
-from edgerm_core.limits import MAX_RESULT_BYTES
+from edgerm_executor_docker.work_dir import needs_opening, open_directories
 
 
 @pytest.mark.parametrize("user", ["", "root", "0", "0:0"])
@@ -34,21 +32,3 @@ def test_only_new_directories_of_ours_are_opened(tmp_path: Path) -> None:
     open_directories([new, used, link])
     assert new.stat().st_mode & 0o7777 == 0o1777
     assert used.stat().st_mode & 0o7777 == 0o755
-
-
-def test_results(tmp_path: Path) -> None:
-    path = tmp_path / "result"
-    assert read_result(path) == (None, "")
-    path.write_bytes(b"x" * MAX_RESULT_BYTES)
-    assert read_result(path) == (b"x" * MAX_RESULT_BYTES, "")
-    path.write_bytes(b"x" * (MAX_RESULT_BYTES + 1))
-    assert "larger than" in read_result(path)[1]
-    path.unlink()
-    path.symlink_to("/etc/passwd")
-    assert "cannot be read" in read_result(path)[1]
-    path.unlink()
-    os.mkfifo(path)
-    assert "not a plain file" in read_result(path)[1]
-    path.unlink()
-    path.mkdir()
-    assert "not a plain file" in read_result(path)[1]

@@ -1,16 +1,14 @@
-"""What is put into a working directory, and what is taken out of it."""
+"""What is put into a working directory."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 import pytest
-from edgerm_executor_process.work_dir import prepare_work_dir, read_result
+from edgerm_executor_process.work_dir import prepare_work_dir
 
 from edgerm_core.errors import ExecutorError
-from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.tasks import Volume
 
 from .workloads import launch
@@ -53,24 +51,4 @@ def test_blob_that_is_missing_says_so(tmp_path: Path) -> None:
 def test_result_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
     (tmp_path / ".edgerm-result").write_text("old")
     prepare_work_dir(launch("true"), tmp_path, None)
-    assert read_result(tmp_path / ".edgerm-result") == (None, "")
-
-
-def test_result_up_to_the_limit_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "result"
-    path.write_bytes(b"x" * MAX_RESULT_BYTES)
-    assert read_result(path) == (b"x" * MAX_RESULT_BYTES, "")
-    path.write_bytes(b"x" * (MAX_RESULT_BYTES + 1))
-    assert read_result(path)[0] is None
-    path.write_bytes(b"")
-    assert read_result(path) == (b"", "")
-
-
-def test_anything_but_a_plain_file_is_no_result(tmp_path: Path) -> None:
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "link").symlink_to("/etc/passwd")
-    os.mkfifo(tmp_path / "fifo")
-    for name in ("directory", "link", "fifo"):
-        value, note = read_result(tmp_path / name)
-        assert value is None
-        assert "result file" in note
+    assert not (tmp_path / ".edgerm-result").exists()
