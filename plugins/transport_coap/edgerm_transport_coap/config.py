@@ -49,6 +49,11 @@ ANSWER_WAIT_S: Final = 0.1
 """How long an exchange may wait for what the master says to its frame. Then, or if the frame could not
 be taken yet, a confirmable request gets its acknowledgement (RFC 7252, section 5.2.2)."""
 
+BLOB_ANSWER_WAIT_S: Final = 1.0
+"""The same for a block of a blob, which is sure to come: half of the time after which a peer asks again.
+An answer in the acknowledgement saves two datagrams, and clients that cannot take blocks any other way
+(libcoap 4.3.1 among them) are served on a busy machine too."""
+
 SESSION_TIMEOUT_S: Final = 300.0
 SESSION_TIMEOUT_ROUND_TRIPS: Final = 5
 """A session that has been silent for the longer of both is forgotten."""

@@ -15,6 +15,7 @@ from edgerm_transport_coap.blobs import Windows
 from edgerm_transport_coap.blocks import Assembly, Block, Incomplete, TooLarge
 from edgerm_transport_coap.config import (
     ANSWER_WAIT_S,
+    BLOB_ANSWER_WAIT_S,
     BLOCK_TRANSFERS,
     DEFAULT_FRAME_BYTES,
     ENDED_SESSIONS,
@@ -97,6 +98,7 @@ class Resources:
         self._ended: collections.OrderedDict[bytes, Session] = collections.OrderedDict()
         self._recent = Recent()
         self._waiting = Waiting(ANSWER_WAIT_S)
+        self._waiting_for_blobs = Waiting(BLOB_ANSWER_WAIT_S)
         self._windows = Windows()
         #: Openings that come in blocks, by address.
         self._assemblies: collections.OrderedDict[object, Assembly] = collections.OrderedDict()
@@ -106,6 +108,7 @@ class Resources:
         for session in list(self.sessions.values()):
             session.end(reason)
         self._waiting.close()
+        self._waiting_for_blobs.close()
 
     def forget(self, session: Session) -> None:
         """The session has ended here; keep what its device has not fetched yet. Idempotent."""
@@ -159,7 +162,7 @@ class Resources:
         except Malformed:
             request.respond(BAD_REQUEST)
         if not request.answered:
-            self._waiting.add(request)
+            (self._waiting_for_blobs if path[0] == b"b" else self._waiting).add(request)
 
     def _on_links(self, request: Request, accept: int | None) -> None:
         if request.message.code != GET:
