@@ -11,7 +11,10 @@ from edgerm_core.attributes import Attributes
 from edgerm_core.errors import SpecError
 from edgerm_core.ids import AgentId
 from edgerm_core.resources import Device, Resources
-from edgerm_core.values import NOT_PLAIN, Word, is_plain
+from edgerm_core.values import NOT_PLAIN, Count, Word, is_plain
+
+UNLIMITED_TASKS: Final = 1 << 31
+"""How many tasks an agent takes that does not say: more than fit into its memory."""
 
 
 class AgentState(enum.IntEnum):
@@ -74,6 +77,7 @@ class AgentInfo(msgspec.Struct, frozen=True, array_like=True):
         attributes: facts for constraints.
         devices: instances that drivers have found.
         executors: fingerprints of its executors.
+        max_tasks: how many tasks it takes at the same time, whatever they ask for; 0: it does not say.
     """
 
     id: AgentId
@@ -82,3 +86,4 @@ class AgentInfo(msgspec.Struct, frozen=True, array_like=True):
     attributes: Attributes = {}
     devices: tuple[Device, ...] = ()
     executors: tuple[Fingerprint, ...] = ()
+    max_tasks: Count = 0

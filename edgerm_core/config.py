@@ -113,7 +113,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         insecure: allow joining a master off loopback although nobody is authenticated.
         log_ring_bytes: per task and stream.
         blob_cache_bytes: all cached blobs.
-        max_tasks: at the same time.
+        max_tasks: at the same time; the master places no more there.
         usage_every_s: how often to measure and tell what tasks use, for `edgerm ps`; 0: never. None:
             every 10 s, or never where the attribute `link.class` is `constrained`.
     """

@@ -17,7 +17,7 @@ from edgerm_core.limits import MAX_LAUNCH_BYTES
 from edgerm_core.resources import Resources, Shortage, grant
 from edgerm_core.tasks import Implementation, RestartPolicy, TaskSpec
 
-ObstacleKind = Literal["executor", "constraint", "launch", "resources", "device"]
+ObstacleKind = Literal["executor", "constraint", "launch", "tasks", "resources", "device"]
 
 LAUNCH_STEP_BYTES: Final = 128
 """Sizes of launches are told apart in steps of this: tasks that differ in a name are alike."""
@@ -27,8 +27,8 @@ class Obstacle(msgspec.Struct, frozen=True, array_like=True):
     """One thing that keeps a task from an agent.
 
     Attributes:
-        kind: `executor`, `constraint`, `launch`, `resources` or `device`. Only the last two can pass
-            by themselves, when other tasks end.
+        kind: `executor`, `constraint`, `launch`, `tasks`, `resources` or `device`. Only the last three
+            can pass by themselves, when other tasks end.
         sentence: for a person, without the agent's name: `cpus: wants 4, has 1.5`.
     """
 
@@ -97,16 +97,13 @@ def _takes_launch(spec: TaskSpec, agent: AgentView) -> bool:
 
 def check(spec: TaskSpec, agent: AgentView) -> Resources | list[Obstacle]:
     """Return what the task would be granted on the agent now, or every obstacle there is."""
-    if suits(spec, agent):
-        granted = grant(spec.resources, agent.free, agent.devices)
-        if isinstance(granted, Resources):
-            return granted
-        return [_shortage(short) for short in granted]
-    obstacles = _static_obstacles(spec, agent)
     granted = grant(spec.resources, agent.free, agent.devices)
+    obstacles = [] if suits(spec, agent) else _static_obstacles(spec, agent)
+    if agent.tasks_left < 1:
+        obstacles.append(Obstacle("tasks", "tasks: runs as many at once as it takes (its max_tasks)"))
     if not isinstance(granted, Resources):
-        obstacles += [_shortage(short) for short in granted]
-    return obstacles
+        return obstacles + [_shortage(short) for short in granted]
+    return obstacles or granted
 
 
 def fits_totals(spec: TaskSpec, agent: AgentView) -> bool:

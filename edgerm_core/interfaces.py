@@ -336,6 +336,11 @@ class AgentView(Protocol):
         ...
 
     @property
+    def tasks_left(self) -> int:
+        """How many more tasks it takes, whatever they ask for. Offers count as none."""
+        ...
+
+    @property
     def attributes(self) -> Attributes: ...
     @property
     def devices(self) -> Mapping[str, Device]:
@@ -354,7 +359,7 @@ class AgentView(Protocol):
 
     @property
     def static_version(self) -> int:
-        """Grows when anything of the above changes, but for `free`."""
+        """Grows when anything of the above changes, but for `free` and `tasks_left`."""
         ...
 
 

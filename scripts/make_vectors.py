@@ -140,6 +140,12 @@ EXAMPLES: dict[str, AnyMessage] = {
         1024,
         Auth("x", b"\1"),
     ),
+    "register, of a board that takes three tasks": Register(
+        (1, 1),
+        AgentInfo(AgentId("b7"), "board", executors=(Fingerprint("python"),), max_tasks=3),
+        "b1",
+        "i1",
+    ),
     "registered": Registered(1, 10.0, 35.0, "m-1"),
     "registered, by a gateway that is cut off": Registered(1, 60.0, 185.0, "m-1", 12.5),
     "heartbeat": Heartbeat(),

@@ -117,6 +117,7 @@ class Inventory:
         self._overrides = config.attributes
         self._id = agent_id
         self._name = name
+        self._max_tasks = config.max_tasks
 
     def info(self, fingerprints: Iterable[Fingerprint], devices: Iterable[Device]) -> AgentInfo:
         """Return all of it, with what the executors and the drivers say now."""
@@ -125,7 +126,7 @@ class Inventory:
             self._totals, devices={device.id: device.slots for device in devices if device.slots > 0}
         )
         attributes = {**self._facts, **executor_attributes(fingerprints), **self._overrides}
-        return AgentInfo(self._id, self._name, totals, attributes, devices, fingerprints)
+        return AgentInfo(self._id, self._name, totals, attributes, devices, fingerprints, self._max_tasks)
 
 
 def _parse(where: str, text: str) -> Resources:

@@ -66,6 +66,7 @@ class _Call:
         self._snapshot = snapshot
         self._agents = {agent_id: snapshot.agents[agent_id] for agent_id in sorted(snapshot.agents)}
         self._free: dict[AgentId, Resources] = {i: agent.free for i, agent in self._agents.items()}
+        self._tasks_left = {i: agent.tasks_left for i, agent in self._agents.items()}
         self._waiting: dict[FrameworkId, list[TaskView]] = {}
         self._hopeless: list[tuple[object, ...]] = []
 
@@ -89,17 +90,20 @@ class _Call:
     def _place(self, task: TaskView) -> AgentId | None:
         for agent_id in sorted(self._agents, key=lambda agent_id: agent_id in task.avoid):
             agent = self._agents[agent_id]
-            if not suits(task.spec, agent):
+            if not (self._tasks_left[agent_id] and suits(task.spec, agent)):
                 continue
             granted = grant(task.spec.resources, self._free[agent_id], agent.devices)
             if isinstance(granted, Resources):
                 self._free[agent_id] = self._free[agent_id].minus_at_most(granted)
+                self._tasks_left[agent_id] -= 1
                 return agent_id
         return None
 
     def _offer(self, framework: FrameworkView) -> OfferProposal | None:
         for agent_id, free in self._free.items():
-            if free and not self._snapshot.refused(framework.id, agent_id, free):
+            if not (free and self._tasks_left[agent_id]):
+                continue
+            if not self._snapshot.refused(framework.id, agent_id, free):
                 self._free[agent_id] = EMPTY
                 return OfferProposal(framework.id, agent_id)
         return None

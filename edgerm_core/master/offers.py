@@ -133,6 +133,10 @@ def _check_accept(
     offered = mine[0].resources
     for offer in mine[1:]:
         offered = offered + offer.resources
+    wanted = sum(spec.instances for spec in request.specs)
+    if wanted > agent.tasks_left:
+        limit = f"agent {agent.info.name or agent.id} takes {agent.tasks_left} more at once (its max_tasks)"
+        return RefusalCode.OFFER_INVALID, f"{wanted} tasks are too many: {limit}"
     # A trial on a copy: the tasks must fit into what was offered, all together.
     trial = AgentRecord(agent.info)
     trial.free = offered

@@ -116,7 +116,7 @@ class Placer:
     def _offer(self, state: MasterState, decision: OfferProposal) -> bool:
         framework = state.frameworks.get(decision.framework_id)
         agent = state.schedulable.get(decision.agent_id)
-        if framework is None or agent is None or not agent.free:
+        if framework is None or agent is None or not agent.free or not agent.tasks_left:
             return False
         if framework.state is not FrameworkState.CONNECTED or not FrameworkWindow(framework).wants_offers:
             return False

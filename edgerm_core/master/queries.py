@@ -119,6 +119,7 @@ def agent_row(state: MasterState, agent: AgentRecord) -> Row:
         "totals": resources_row(agent.totals),
         "free": resources_row(agent.free),
         "tasks": len(agent.holdings),
+        "max_tasks": agent.info.max_tasks,
         "ghosts": len(agent.ghosts),
         "offers": len(agent.offers),
         "drain": agent.drain,

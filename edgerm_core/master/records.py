@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from edgerm_core.agents import AgentInfo, AgentState
+from edgerm_core.agents import UNLIMITED_TASKS, AgentInfo, AgentState
 from edgerm_core.attributes import Attributes
 from edgerm_core.frameworks import FrameworkInfo, FrameworkState
 from edgerm_core.ids import AgentId, FrameworkId, OfferId, SessionId, TaskId
@@ -162,6 +162,12 @@ class AgentRecord:
     @property
     def id(self) -> AgentId:
         return self.info.id
+
+    @property
+    def tasks_left(self) -> int:
+        """How many more tasks it takes."""
+        limit = self.info.max_tasks or UNLIMITED_TASKS
+        return max(0, limit - len(self.holdings) - len(self.ghosts))
 
     @property
     def counted(self) -> bool:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from edgerm_core.agents import AgentInfo
+from edgerm_core.agents import UNLIMITED_TASKS, AgentInfo
 from edgerm_core.attributes import Attributes
 from edgerm_core.feasibility import check
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
@@ -48,7 +48,14 @@ class ClusterAgent:
         self.totals = Resources()
         self.held = Resources()
         self.free = Resources()
+        self.max_tasks = 0
+        self.tasks = 0
         self.update(info)
+
+    @property
+    def tasks_left(self) -> int:
+        """How many more tasks it takes."""
+        return max(0, (self.max_tasks or UNLIMITED_TASKS) - self.tasks)
 
     def update(self, info: AgentInfo) -> None:
         """Take over other static facts."""
@@ -56,6 +63,7 @@ class ClusterAgent:
         self.devices = {device.id: device for device in info.devices}
         self.executors = frozenset(f.name for f in info.executors if f.healthy)
         self.attributes = dict(info.attributes)
+        self.max_tasks = info.max_tasks
         slots = {device.id: device.slots for device in info.devices if device.healthy}
         self.totals = Resources(info.totals.scalars, info.totals.ranges, info.totals.sets, slots)
         self.free = self.totals.minus_at_most(self.held)
@@ -257,7 +265,9 @@ class Cluster:
     def end(self, number: int) -> None:
         """A task ended or an offer came back: what it held is free again."""
         holding = self.holdings.pop(number)
-        self.agents[holding.agent_id].give_back(holding.granted)
+        agent = self.agents[holding.agent_id]
+        agent.give_back(holding.granted)
+        agent.tasks -= holding.task is not None
         self.agent_changes.add(holding.agent_id)
         self._uncharge(holding)
 
@@ -329,7 +339,7 @@ class Cluster:
         framework = self.frameworks.get(decision.framework_id)
         if framework is None or not framework.wants_offers:
             return self._refuse(f"{decision}: the framework takes no offers")
-        if not agent.free:
+        if not agent.free or not agent.tasks_left:
             return self._refuse(f"{decision}: nothing is free there")
         self._hold(self._next_offer, decision.framework_id, agent, agent.free, None)
         self._next_offer -= 1
@@ -363,6 +373,7 @@ class Cluster:
     ) -> None:
         amounts = agent.quantities(granted)
         agent.take(granted)
+        agent.tasks += task is not None
         self.holdings[number] = Holding(framework_id, agent.id, granted, amounts, task)
         framework = self.frameworks[framework_id]
         framework.allocated = add_scalars(framework.allocated, amounts)

@@ -182,11 +182,11 @@ class MasterBench:
         tasks: Sequence[TaskReport] = (),
         incarnation: str = "i1",
         boot_id: str = "b1",
+        max_tasks: int = 0,
     ) -> ScriptedAgent:
         """Connect and register an agent."""
-        info = AgentInfo(
-            AgentId(name), name, Resources.parse(resources), attributes or {}, devices, executors
-        )
+        totals = Resources.parse(resources)
+        info = AgentInfo(AgentId(name), name, totals, attributes or {}, devices, executors, max_tasks)
         peer = ScriptedAgent(self, self.connect(), info)
         self.peers[peer.session_id] = peer
         peer.send(Register(VERSIONS, info, boot_id, incarnation, tuple(tasks)))

@@ -26,7 +26,8 @@ def register(agent):
         slots[device] = getattr(driver, "slots", 1)
         its = getattr(driver, "attributes", {})
         devices.append([device, driver.type, slots[device], its, driver.channels])
-    info = [agent.id, config["name"], [agent.scalars, {}, {}, slots], attributes, devices, executors]
+    totals = [agent.scalars, {}, {}, slots]
+    info = [agent.id, config["name"], totals, attributes, devices, executors, agent.max_tasks]
     reports = [
         [run.task_id, run.attempt, run.state(), run.restarts, run.last_seq]
         for run in agent.runs.known

@@ -165,3 +165,14 @@ def test_a_launch_that_the_connection_does_not_take_is_an_obstacle() -> None:
     assert check(large, small) == [
         Obstacle("launch", f"launch: about {launch_bytes(large)} bytes, its connection takes 512")
     ]
+
+
+def test_an_agent_that_runs_as_many_tasks_as_it_takes_is_full_whatever_is_free() -> None:
+    board = agent()
+    board.max_tasks = 2
+    board.tasks = 1
+    assert isinstance(check(task_spec(), board), Resources)
+    board.tasks = 2
+    assert [obstacle.kind for obstacle in check(task_spec(), board)] == ["tasks"]  # type: ignore[union-attr]
+    assert [obstacle.kind for obstacle in check(task_spec("cpus:9"), board)] == ["tasks", "resources"]  # type: ignore[union-attr]
+    assert fits_totals(task_spec(), board)

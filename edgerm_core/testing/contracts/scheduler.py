@@ -71,6 +71,7 @@ def random_agent(rng: random.Random, name: str) -> AgentInfo:
         devices=devices if rng.random() < 0.4 else (),
         executors=tuple(Fingerprint(e) for e in rng.choice([("process",), ("wasm", "process"), ()])),
         attributes=rng.choice([{"os": "linux"}, {"os": "linux", "floor": 3}, {"battery": True}, {}]),
+        max_tasks=rng.choice([0, 0, 0, 1, 3]),
     )
 
 
@@ -185,6 +186,22 @@ class SchedulerContract:
         assert cluster.run(scheduler, complete=True) == []
         cluster.add_agent(agent_info("a1", ""))
         assert cluster.run(scheduler) == [Placement(task_id, AgentId("a1"))]
+
+    def test_an_agent_gets_no_more_tasks_than_it_takes(self, make_scheduler: MakeScheduler) -> None:
+        cluster = Cluster()
+        cluster.add_agent(agent_info("a1", "cpus:9", max_tasks=2))
+        cluster.add_agent(agent_info("a2", "cpus:9", max_tasks=1))
+        framework = cluster.add_framework("f1")
+        cluster.submit(framework, task_spec(""), 3)
+        cluster.submit(framework, task_spec("cpus:1"), 3)
+        scheduler = make_scheduler()
+        first = cluster.run(scheduler, complete=True)
+        assert sorted(decision.agent_id for decision in first) == ["a1", "a1", "a2"]
+        assert not cluster.refusals
+        assert isinstance(first[0], Placement)
+        cluster.end(int(first[0].task_id))
+        (next_one,) = cluster.run(scheduler)
+        assert next_one.agent_id == first[0].agent_id
 
     def test_one_call_does_not_give_the_same_thing_twice(self, make_scheduler: MakeScheduler) -> None:
         cluster = Cluster()

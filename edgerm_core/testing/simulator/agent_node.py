@@ -212,7 +212,15 @@ class AgentNode:
             Resources.parse(self.plan.resources), devices={each.id: each.slots for each in devices}
         )
         attributes: Attributes = {"agent": self.name, **self.plan.attributes}
-        return AgentInfo(AgentId(self.name), self.name, totals, attributes, devices, self._fingerprints)
+        return AgentInfo(
+            AgentId(self.name),
+            self.name,
+            totals,
+            attributes,
+            devices,
+            self._fingerprints,
+            self.plan.max_tasks,
+        )
 
     def _ask_executors(self) -> tuple[Fingerprint, ...]:
         return tuple(

@@ -34,6 +34,10 @@ class Account:
         """Everything that is left there is offered."""
         self._rest[agent_id] = (len(self._granted.get(agent_id, ())), EMPTY)
 
+    def tasks_left(self, agent_id: AgentId) -> int:
+        """Return how many more tasks the agent takes."""
+        return self._agents[agent_id].tasks_left - len(self._granted.get(agent_id, ()))
+
     def free(self, agent_id: AgentId) -> Resources:
         """Return what is left on the agent."""
         agent = self._agents[agent_id]

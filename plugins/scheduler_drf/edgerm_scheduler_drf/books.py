@@ -15,7 +15,7 @@ from edgerm_core.resources import Resources
 from edgerm_core.tasks import TaskSpec
 from edgerm_scheduler_drf.account import quantities
 from edgerm_scheduler_drf.config import DrfConfig
-from edgerm_scheduler_drf.demand import Demand, demand_key
+from edgerm_scheduler_drf.demand import TASKS, Demand, demand_key
 from edgerm_scheduler_drf.finder import Finder
 from edgerm_scheduler_drf.index import AgentIndex
 from edgerm_scheduler_drf.matching import Matches
@@ -141,17 +141,19 @@ class Books:
             if new_facts:
                 self.versions[agent_id] = agent.static_version
                 self.matches.agent_changed(agent_id, agent)
-            if self.set_free(agent_id, agent, free) or new_facts:
+            if self.set_free(agent_id, agent, free, agent.tasks_left) or new_facts:
                 self.index.note_growth(slot)
                 grown.add(slot)
         self._wake(grown)
 
-    def set_free(self, agent_id: AgentId, agent: AgentView, free: Resources) -> bool:
+    def set_free(self, agent_id: AgentId, agent: AgentView, free: Resources, tasks_left: int) -> bool:
         """Tell the index what is free on an agent; returns whether anything grew."""
         amounts = quantities(free, agent.devices)
         rank = self.rank(agent, amounts) if self._config.strategy == "spread" else 0
-        if worth_offering(free, agent.totals):
-            amounts[OFFERABLE] = 1
+        if tasks_left:
+            amounts[TASKS] = tasks_left
+            if worth_offering(free, agent.totals):
+                amounts[OFFERABLE] = 1
         return self.index.set(agent_id, amounts, rank)
 
     def rank(self, agent: AgentView, amounts: dict[str, int]) -> int:

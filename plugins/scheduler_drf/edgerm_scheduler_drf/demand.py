@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator
+from typing import Final
 
 from edgerm_core.feasibility import launch_bytes
 from edgerm_core.ids import AgentId, FrameworkId
 from edgerm_core.interfaces import TaskView
 from edgerm_core.tasks import TaskSpec
+
+TASKS: Final = "/tasks"
+"""Column of the index that says how many more tasks an agent takes; no resource can be called so."""
 
 _numbers: Iterator[int] = itertools.count()
 
@@ -45,9 +49,8 @@ class Demand:
         number: another one for every demand.
         match_key: the static part.
         spec: of any of the tasks.
-        needs: amounts by name in 1/1000, devices as `device/<type>`: what fair sharing charges, and what
-            an agent must have at the very least.
-        amounts: the same as a mapping.
+        amounts: by name in 1/1000, devices as `device/<type>`: what fair sharing charges.
+        needs: what an agent must have at the very least: the amounts, and room for one more task.
         plain: whether amounts are all it asks for, so that `needs` is also sufficient on agents where
             those names are scalars.
         avoid: agents to use only when no other fits.
@@ -82,7 +85,7 @@ class Demand:
         self.spec = spec
         self.match_key = MatchKey(spec)
         self.amounts = spec.resources.fair_quantities()
-        self.needs: tuple[tuple[str, int], ...] = tuple(sorted(self.amounts.items()))
+        self.needs: tuple[tuple[str, int], ...] = ((TASKS, 1), *sorted(self.amounts.items()))
         self.plain = spec.resources.scalars_only
         self.avoid: frozenset[AgentId] = task.avoid
         self.waiting = 0

@@ -183,7 +183,9 @@ class _Call:
             if self._config.strategy == "spread":
                 index.set_rank(slot, books.rank(agent, index.amounts(slot)))
         else:
-            books.set_free(agent_id, agent, self._account.free(agent_id))
+            books.set_free(
+                agent_id, agent, self._account.free(agent_id), self._account.tasks_left(agent_id)
+            )
         self.decisions.append(Placement(task_id, agent_id))
         demand.blocked_since = None
         books.placed.add(task_id)
@@ -201,7 +203,7 @@ class _Call:
         charge = quantities(self._account.free(agent_id), agent.devices)
         self._account.give_all(agent_id)
         books.touched_agents.add(agent_id)
-        books.set_free(agent_id, agent, EMPTY)
+        books.set_free(agent_id, agent, EMPTY, self._account.tasks_left(agent_id))
         books.offers_made[framework_id] = books.offers_made.get(framework_id, 0) + 1
         self.decisions.append(OfferProposal(framework_id, agent_id))
         return charge
@@ -217,7 +219,8 @@ class _Call:
                 agent_id = index.agent(slot)
                 assert agent_id is not None
                 free = self._account.free(agent_id)
-                if worth_offering(free, self._agents[agent_id].totals):
+                room = self._account.tasks_left(agent_id) > 0
+                if room and worth_offering(free, self._agents[agent_id].totals):
                     if not self._snapshot.refused(framework_id, agent_id, free):
                         books.offer_starts.pop(framework_id, None)
                         return slot

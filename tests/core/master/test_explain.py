@@ -72,6 +72,20 @@ def test_a_full_cluster_names_the_agents_that_could_run_it_later(bench: MasterBe
     assert verdicts(row) == [("a1", "full"), ("tiny", "never")]
 
 
+def test_an_agent_that_runs_as_many_as_it_takes_is_named(bench: MasterBench) -> None:
+    bench.agent("b1", max_tasks=1)
+    _, waits = bench.submit(bench.framework("f1"), spec(resources=""), spec(resources=""))
+    row = explain_task(bench.state, bench.state.tasks[waits])
+    assert "could run it when others end" in row["summary"]
+    assert row["agents"] == [
+        {
+            "agent": "b1",
+            "verdict": "full",
+            "obstacles": ["tasks: runs as many at once as it takes (its max_tasks)"],
+        }
+    ]
+
+
 def test_agents_that_are_away_are_told_apart_from_those_that_never_fit(bench: MasterBench) -> None:
     bench.agent("gone").hang_up()
     bench.agent("drained")

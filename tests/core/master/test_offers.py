@@ -72,6 +72,22 @@ def test_tasks_that_do_not_fit_the_offer_fail_the_accept_and_free_the_offer(benc
     assert [agent_id for _, agent_id, _ in offers_of(chooser)] == ["a1"], "offered anew"
 
 
+def test_more_tasks_than_the_agent_takes_fail_the_accept(bench: MasterBench) -> None:
+    board = bench.agent("b1", max_tasks=2)
+    chooser = bench.framework("f1", offers=True)
+    ((first, _, _),) = offers_of(chooser)
+    chooser.send(Accept(5, (first,), ("a",), (spec(resources="", instances=3),)))  # type: ignore[arg-type]
+    (failed,) = chooser.take(Failed)
+    assert failed.code == RefusalCode.OFFER_INVALID
+    assert "3 tasks are too many: agent b1 takes 2 more at once" in failed.message
+    ((second, _, _),) = offers_of(chooser)
+    chooser.send(Accept(6, (second,), ("b",), (spec(resources="", instances=2),), 0.0))  # type: ignore[arg-type]
+    assert chooser.take(Submitted)
+    assert not offers_of(chooser), "what is left is of no use to anybody"
+    board.run_to_end(board.take(Launch)[0].task_id)
+    assert offers_of(chooser)
+
+
 def test_declining_keeps_the_same_or_less_away_but_not_more(bench: MasterBench) -> None:
     agent = bench.agent("a1")
     (task_id,) = bench.submit(bench.framework("f2"), spec())

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from edgerm_core.agents import Fingerprint
+from edgerm_core.builtin.first_fit import FirstFitScheduler
 from edgerm_core.feasibility import check
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
 from edgerm_core.interfaces import Decision, OfferProposal, Placement, Scheduler, Snapshot
 from edgerm_core.master.placement import ASK_AGAIN_S, MAX_ROUNDS, RETRY_S
-from edgerm_core.messages import Drain, Heartbeat, Offers
+from edgerm_core.messages import Drain, Heartbeat, Launch, Offers
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import TaskState
 from edgerm_core.testing.masters import MasterBench, spec
@@ -136,6 +137,31 @@ def test_more_than_fits_is_placed_only_as_far_as_it_fits() -> None:
     assert bench.state.refused_decisions >= 3
     agent.run_to_end(ids[0])
     assert states(bench).count(TaskState.STAGING) == 2
+
+
+def test_tasks_that_ask_for_nothing_are_no_more_than_the_agent_takes() -> None:
+    """A board that got twenty at once dropped eighteen, and each drop counted as a loss."""
+    bench = MasterBench(FirstFitScheduler())
+    board = bench.agent("b1", "", max_tasks=2)
+    ids = bench.submit(bench.framework("f1"), spec(resources="", instances=20))
+    placed: list[TaskId] = []
+    while len(placed) < len(ids):
+        assert states(bench).count(TaskState.STAGING) == 2
+        for launch in board.take(Launch):
+            board.run_to_end(launch.task_id)
+            placed.append(launch.task_id)
+    assert sorted(placed) == ids
+    assert not any(task.losses for task in bench.state.tasks.values())
+
+
+def test_a_scheduler_that_ignores_how_many_an_agent_takes_is_refused() -> None:
+    def decide(snapshot: Snapshot) -> list[Decision]:
+        return [Placement(t.id, A1) for f in snapshot.frameworks.values() for t in f.pending]
+
+    bench, _ = make(decide)
+    bench.agent("a1", max_tasks=3)
+    bench.submit(bench.framework("f1"), spec(resources="", instances=5))
+    assert states(bench) == [TaskState.STAGING] * 3 + [TaskState.PENDING] * 2
 
 
 def test_the_same_task_twice_is_placed_once() -> None:

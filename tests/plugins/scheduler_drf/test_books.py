@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from edgerm_scheduler_drf.books import OFFERABLE, Books, framework_path, framework_weight, new_sorter
 from edgerm_scheduler_drf.config import DrfConfig
-from edgerm_scheduler_drf.demand import Demand
+from edgerm_scheduler_drf.demand import TASKS, Demand
 from edgerm_scheduler_drf.scheduler import DrfScheduler
 
 from edgerm_core.agents import AgentInfo, Fingerprint
@@ -40,9 +40,12 @@ class Bench:
         self.cluster.forget_changes()
 
     def free(self, name: str) -> dict[str, int]:
+        """What the index says, but for how many tasks the agent takes."""
         slot = self.books.index.slot(AgentId(name))
         assert slot is not None
-        return self.books.index.amounts(slot)
+        amounts = self.books.index.amounts(slot)
+        del amounts[TASKS]
+        return amounts
 
     def waiting(self, name: str) -> list[int]:
         return [

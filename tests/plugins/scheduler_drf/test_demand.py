@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from edgerm_scheduler_drf.demand import Demand, MatchKey, demand_key
+from edgerm_scheduler_drf.demand import TASKS, Demand, MatchKey, demand_key
 
 from edgerm_core.attributes import Preference, parse_constraint
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
@@ -76,18 +76,20 @@ def test_order_in_which_resources_are_written_makes_no_difference() -> None:
     assert demand_key(make_task(turned)) == demand_key(make_task(BASE))
 
 
-def test_needs_are_what_fair_sharing_charges() -> None:
+def test_needs_are_what_fair_sharing_charges_and_room_for_the_task() -> None:
     demand = make_demand(task_spec("mem:64;cpus:0.5;ports:[80-81]", devices=[DeviceRequest("camera", 2)]))
-    assert demand.needs == (("cpus", 500), ("device/camera", 2000), ("mem", 64_000), ("ports", 2000))
-    assert demand.amounts == dict(demand.needs)
+    amounts = (("cpus", 500), ("device/camera", 2000), ("mem", 64_000), ("ports", 2000))
+    assert demand.needs == ((TASKS, 1), *amounts)
+    assert demand.amounts == dict(amounts)
     assert not demand.plain
     assert make_demand(task_spec("cpus:1;ports:2")).plain
 
 
 def test_signature_is_the_power_of_two_below_each_need() -> None:
-    assert make_demand(task_spec("cpus:1;mem:0.128")).signature == (("cpus", 512), ("mem", 128))
+    demand = make_demand(task_spec("cpus:1;mem:0.128"))
+    assert demand.signature == ((TASKS, 1), ("cpus", 512), ("mem", 128))
     same = make_demand(task_spec("cpus:1.023;mem:0.255"))
-    assert same.signature == (("cpus", 512), ("mem", 128))
+    assert same.signature == demand.signature
 
 
 def test_launches_of_another_size_are_another_demand_and_may_suit_other_agents() -> None:

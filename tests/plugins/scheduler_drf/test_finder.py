@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from edgerm_scheduler_drf.demand import Demand, demand_key
+from edgerm_scheduler_drf.demand import TASKS, Demand, demand_key
 from edgerm_scheduler_drf.finder import Finder
 from edgerm_scheduler_drf.index import AgentIndex
 from edgerm_scheduler_drf.matching import Matches
@@ -50,7 +50,7 @@ class Bench:
         # Larger classes rank behind smaller ones, whatever their load.
         rank = CAPABILITIES[n].bit_length() * 100 + load
         self.free[agent_id] = (cpus, rank)
-        if self.index.set(agent_id, {"cpus": cpus * 1000}, rank):
+        if self.index.set(agent_id, {TASKS: 9, "cpus": cpus * 1000}, rank):
             slot = self.index.slot(agent_id)
             assert slot is not None
             self.index.note_growth(slot)
@@ -143,7 +143,7 @@ def test_forgotten_search_starts_anew() -> None:
     demand = make_demand()
     assert bench.find(demand) is None
     # Nothing is logged: only a search without a past can see it.
-    bench.index.set(AgentId("a2"), {"cpus": 1000}, 0)
+    bench.index.set(AgentId("a2"), {TASKS: 9, "cpus": 1000}, 0)
     assert bench.find(demand) is None
     bench.finder.forget(demand)
     assert bench.find(demand) == "a2"
