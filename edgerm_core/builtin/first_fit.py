@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from edgerm_core.account import Account
 from edgerm_core.attributes import Constraint
-from edgerm_core.feasibility import launch_bytes, suits
+from edgerm_core.feasibility import launch_bytes
 from edgerm_core.hookspecs import hookimpl
 from edgerm_core.ids import AgentId, FrameworkId
 from edgerm_core.interfaces import (
@@ -23,7 +24,7 @@ from edgerm_core.interfaces import (
     Snapshot,
     TaskView,
 )
-from edgerm_core.resources import EMPTY, ResourceRequest, Resources, grant
+from edgerm_core.resources import ResourceRequest
 
 MAX_DECISIONS: Final = 1_000
 """Decisions of one call; bounds how long the master waits for them."""
@@ -64,9 +65,7 @@ class _Call:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._agents = {agent_id: snapshot.agents[agent_id] for agent_id in sorted(snapshot.agents)}
-        self._free: dict[AgentId, Resources] = {i: agent.free for i, agent in self._agents.items()}
-        self._tasks_left = {i: agent.tasks_left for i, agent in self._agents.items()}
+        self._account = Account(snapshot.agents)
         self._waiting: dict[FrameworkId, list[TaskView]] = {}
         self._hopeless: list[tuple[object, ...]] = []
 
@@ -88,23 +87,14 @@ class _Call:
         return self._offer(framework) if framework.wants_offers else None
 
     def _place(self, task: TaskView) -> AgentId | None:
-        for agent_id in sorted(self._agents, key=lambda agent_id: agent_id in task.avoid):
-            agent = self._agents[agent_id]
-            if not (self._tasks_left[agent_id] and suits(task.spec, agent)):
-                continue
-            granted = grant(task.spec.resources, self._free[agent_id], agent.devices)
-            if isinstance(granted, Resources):
-                self._free[agent_id] = self._free[agent_id].minus_at_most(granted)
-                self._tasks_left[agent_id] -= 1
-                return agent_id
-        return None
+        agents = sorted(self._account, key=lambda agent_id: agent_id in task.avoid)
+        return next((agent_id for agent_id in agents if self._account.place(task.spec, agent_id)), None)
 
     def _offer(self, framework: FrameworkView) -> OfferProposal | None:
-        for agent_id, free in self._free.items():
-            if not (free and self._tasks_left[agent_id]):
-                continue
-            if not self._snapshot.refused(framework.id, agent_id, free):
-                self._free[agent_id] = EMPTY
+        for agent_id in self._account:
+            free = self._account.free(agent_id)
+            if free and not self._snapshot.refused(framework.id, agent_id, free):
+                self._account.offer(agent_id)
                 return OfferProposal(framework.id, agent_id)
         return None
 

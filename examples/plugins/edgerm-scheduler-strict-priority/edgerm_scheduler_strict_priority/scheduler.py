@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from edgerm_core.account import Account
 from edgerm_core.attributes import satisfies
-from edgerm_core.feasibility import suits
 from edgerm_core.ids import AgentId
 from edgerm_core.interfaces import (
     Decision,
@@ -17,7 +17,6 @@ from edgerm_core.interfaces import (
     Snapshot,
     TaskView,
 )
-from edgerm_core.resources import Resources, grant
 
 from edgerm_scheduler_strict_priority.ages import Ages
 from edgerm_scheduler_strict_priority.config import Config
@@ -37,8 +36,8 @@ class StrictPriorityScheduler(Scheduler):
     def schedule(self, snapshot: Snapshot) -> Sequence[Decision]:
         """See `Scheduler.schedule`."""
         self._ages.update(snapshot)
-        # The snapshot does not change during the call: this is our own account of what is left.
-        free = {agent_id: snapshot.agents[agent_id].free for agent_id in sorted(snapshot.agents)}
+        # The snapshot does not change during the call: this remembers what is left.
+        account = Account(snapshot.agents)
         decisions: list[Decision] = []
         hopeless: set[str] = set()
         for task in self._in_order(snapshot):
@@ -47,12 +46,12 @@ class StrictPriorityScheduler(Scheduler):
             question = repr((task.spec.resources, task.spec.constraints, task.spec.implementations))
             if question in hopeless:
                 continue  # The same has just been asked for in vain.
-            agent_id = _place(task, snapshot, free)
+            agent_id = _place(task, snapshot, account)
             if agent_id is None:
                 hopeless.add(question)
             else:
                 decisions.append(Placement(task.id, agent_id))
-        return [*decisions, *self._offers(snapshot, free)][: self._config.max_decisions]
+        return [*decisions, *self._offers(snapshot, account)][: self._config.max_decisions]
 
     def explain(self, task: TaskView, snapshot: Snapshot) -> str:
         """See `Scheduler.explain`."""
@@ -86,7 +85,7 @@ class StrictPriorityScheduler(Scheduler):
             return own
         return own + int(self._ages.waited_s(task.id, snapshot.now) / self._config.ageing_s)
 
-    def _offers(self, snapshot: Snapshot, free: dict[AgentId, Resources]) -> list[Decision]:
+    def _offers(self, snapshot: Snapshot, account: Account) -> list[Decision]:
         """Return an offer of each agent with something left, to the first framework that may want it."""
         takers = sorted(
             (-self._config.priority_of(framework.role), framework.id)
@@ -94,7 +93,8 @@ class StrictPriorityScheduler(Scheduler):
             if framework.wants_offers
         )
         offers: list[Decision] = []
-        for agent_id, left in free.items():
+        for agent_id in account:
+            left = account.free(agent_id)
             for _, framework_id in takers if left else ():
                 if not snapshot.refused(framework_id, agent_id, left):
                     offers.append(OfferProposal(framework_id, agent_id))
@@ -102,20 +102,14 @@ class StrictPriorityScheduler(Scheduler):
         return offers
 
 
-def _place(task: TaskView, snapshot: Snapshot, free: dict[AgentId, Resources]) -> AgentId | None:
-    """Return where the task goes, having taken what it gets off the account; None if it fits nowhere."""
+def _place(task: TaskView, snapshot: Snapshot, account: Account) -> AgentId | None:
+    """Return where the task goes, taken off the account; None if it fits nowhere."""
 
     def rank(agent_id: AgentId) -> tuple[bool, float, int, int]:
         facts = snapshot.agents[agent_id].attributes
         liked = sum(p.weight for p in task.spec.preferences if satisfies(p.constraint, facts))
-        left = free[agent_id].scalars
+        left = account.free(agent_id).scalars
         return agent_id in task.avoid, -liked, left.get("cpus", 0), left.get("mem", 0)
 
-    for agent_id in sorted(free, key=rank):
-        agent = snapshot.agents[agent_id]
-        if suits(task.spec, agent):
-            granted = grant(task.spec.resources, free[agent_id], agent.devices)
-            if isinstance(granted, Resources):
-                free[agent_id] = free[agent_id].minus_at_most(granted)
-                return agent_id
-    return None
+    agents = sorted(account, key=rank)
+    return next((agent_id for agent_id in agents if account.place(task.spec, agent_id)), None)
