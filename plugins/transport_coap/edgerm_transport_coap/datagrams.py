@@ -368,10 +368,12 @@ class DatagramRequest(Request):
             self.remote, answer, self.repeat_s, on_end, give_up_s=0
         )
 
-    def prove(self, on_end: Callable[[str], None]) -> None:
+    def prove(self, on_end: Callable[[str], None]) -> Callable[[], None]:
         """See `Request`. A ping, which is answered with a reset (section 4.3)."""
-        ping = Message(EMPTY, kind=CON, mid=self._endpoint.next_mid())
-        self._endpoint.transmit(self.remote, ping, self.repeat_s, on_end, give_up_s=0)
+        endpoint = self._endpoint
+        ping = Message(EMPTY, kind=CON, mid=endpoint.next_mid())
+        transmission = endpoint.transmit(self.remote, ping, self.repeat_s, on_end, give_up_s=0)
+        return lambda: endpoint.stop(transmission)
 
     def acknowledge(self) -> None:
         """See `Request`."""

@@ -73,8 +73,11 @@ class Request(abc.ABC):
         """Answer such that `on_proven` is called when the peer turns out to be where it says."""
 
     @abc.abstractmethod
-    def prove(self, on_end: Callable[[str], None]) -> None:
-        """Ask the address for a sign of life; `on_end` is told anything but TIMED_OUT if there is one."""
+    def prove(self, on_end: Callable[[str], None]) -> Callable[[], None]:
+        """Ask the address for a sign of life; return how to stop waiting for it.
+
+        `on_end` is told anything but TIMED_OUT if there is one.
+        """
 
     @abc.abstractmethod
     def acknowledge(self) -> None:

@@ -12,6 +12,7 @@ The last answer is kept until request n + 1 says that it arrived.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from edgerm_core.errors import ConnectionClosed
@@ -97,8 +98,8 @@ class Session(Connection):
         self._number = OPENING
         #: The last answer, until the next exchange: frame, and whether more waits.
         self._answer: tuple[bytes | None, bool] = (None, False)
-        #: Whether an address is asked for a sign of life.
-        self._proving = False
+        #: Ends the question whether the device is at another address now.
+        self._stop_proving: Callable[[], None] = _nothing
         self._pending: Request | None = None
         self._last_request: Request | None = None
         self._inbox: list[bytes] = []  # A deque costs each of many sessions half a KiB more.
@@ -372,17 +373,20 @@ class Session(Connection):
             return
         if request.remote == self._remote:
             self.blobs.read(request, name, want)
-        elif not self._proving:
+            return
 
-            def on_end(outcome: str) -> None:
-                self._proving = False
-                if outcome != TIMED_OUT and not self.ended:
-                    self._moved(request)
-                    self.blobs.read(request, name, want)
+        def on_end(outcome: str) -> None:
+            if outcome != TIMED_OUT and not self.ended:
+                self._moved(request)
+                request.answered = False
+                self.blobs.read(request, name, want)
 
-            # One at a time: whoever is there asks again.
-            self._proving = True
-            request.prove(on_end)
+        # One at a time, and none is acknowledged before its address is proven: whoever is there asks again
+        # and is then asked again, so that it does not matter which datagram got lost. (libcoap 4.3.1 loses
+        # pings itself: it answers none in the first quarter of the second in which it has started.)
+        self._stop_proving()
+        request.answered = True
+        self._stop_proving = request.prove(on_end)
 
     # --- the bell -----------------------------------------------------------------------------
 

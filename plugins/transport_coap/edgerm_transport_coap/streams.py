@@ -315,9 +315,10 @@ class StreamRequest(Request):
         on_proven()
         self.respond(code, options, payload)
 
-    def prove(self, on_end: Callable[[str], None]) -> None:
+    def prove(self, on_end: Callable[[str], None]) -> Callable[[], None]:
         """See `Request`."""
         on_end(ACKNOWLEDGED)
+        return self.stop
 
     def acknowledge(self) -> None:
         """See `Request`. Streams do without."""

@@ -37,8 +37,9 @@ class Recorded(Request):
         self.done.append("proving")
         self.respond(code, options, payload)
 
-    def prove(self, on_end: Callable[[str], None]) -> None:
+    def prove(self, on_end: Callable[[str], None]) -> Callable[[], None]:
         self.done.append("pinged")
+        return self.stop
 
     def acknowledge(self) -> None:
         self.done.append("acknowledged")
