@@ -100,6 +100,10 @@ def room_of_what_is_being_stopped(patch: Patch) -> None:
     patch.setattr(statuses, "order_ghost_kill", order_ghost_kill)
 
 
+def slots_not_counted(patch: Patch) -> None:
+    patch.setattr(AgentRecord, "tasks_left", property(lambda self: 100))
+
+
 def end_overwritten(patch: Patch) -> None:
     original = tasks.kill
 
@@ -398,6 +402,9 @@ PLANTED: Final[dict[str, Planted]] = {
         room_of_what_is_being_stopped,
         (10.0, 60.0),
         True,
+    ),
+    "slots-not-counted": Planted(
+        "tasks are placed without counting how many an agent takes at once", (), slots_not_counted
     ),
     "end-overwritten": Planted("a kill changes a task that has ended", ("kill-tasks",), end_overwritten),
     "acknowledged-once": Planted(

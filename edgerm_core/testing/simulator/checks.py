@@ -124,6 +124,7 @@ class Checks:
         """The master's machine handled an event."""
         if isinstance(event, BatchEnded):
             self._check_leases(node)
+            self._check_slots(node)
         if not isinstance(getattr(event, "message", None), Heartbeat):
             self._check_master(node, event)
 
@@ -140,6 +141,14 @@ class Checks:
             just_now = away and agent.unreachable_since == state.now and node.up_s > longest_s
             if just_now and silent_s < longest_s - SLACK_S:
                 raise Failure(f"m: {agent.id} is UNREACHABLE and silent for {silent_s:.3f} s only")
+
+    def _check_slots(self, node: MasterNode) -> None:
+        """Nobody is given more tasks at once than it says it takes; what is being stopped there counts."""
+        assert node.machine is not None
+        for agent in node.machine.state.agents.values():
+            given, most = len(agent.holdings) + len(agent.ghosts), agent.info.max_tasks
+            if 0 < most < given:
+                raise Failure(f"m: {agent.id} was given {given} tasks at once, it takes {most}")
 
     def _check_master(self, node: MasterNode, after: object) -> None:
         assert node.machine is not None
@@ -203,6 +212,9 @@ class Checks:
                         self._check_overlap(where, host, run, node.host, other)
 
     def _check_room(self, host: Host, where: str) -> None:
+        most = self.agents[host.name].plan.max_tasks
+        if len(host.live()) > most:
+            raise Failure(f"{where}: {len(host.live())} tasks run there at once, it takes {most}")
         totals = self.agents[host.name].totals
         pieces = [run.launch.resources for run in host.live()]
         used = host.used()

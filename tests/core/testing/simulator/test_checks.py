@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
+from edgerm_core.master.events import BatchEnded
 from edgerm_core.messages import Launch, TaskUpdate
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import ExitResult, Reason, TaskState
@@ -40,6 +42,23 @@ def test_a_fence_that_comes_twice(cluster: Cluster) -> None:
 def test_more_than_there_is(cluster: Cluster) -> None:
     with pytest.raises(Failure, match="runs there hold"):
         cluster.agents["a1"].host.begin((2, 1, 0), launch(cluster, "cpus:3.5"))
+
+
+def test_more_tasks_than_an_agent_takes(cluster: Cluster) -> None:
+    node = cluster.agents["a1"]
+    node.plan = msgspec.structs.replace(node.plan, max_tasks=1)
+    with pytest.raises(Failure, match="2 tasks run there at once, it takes 1"):
+        node.host.begin((2, 1, 0), launch(cluster))
+
+
+def test_more_tasks_given_than_an_agent_takes(begin: Begin) -> None:
+    cluster = begin(job("w0", run_s=None), job("w1", run_s=None))
+    machine = cluster.master.machine
+    assert machine is not None
+    agent = machine.state.agents[AgentId("a1")]
+    agent.info = msgspec.structs.replace(agent.info, max_tasks=1)
+    with pytest.raises(Failure, match="a1 was given 2 tasks at once, it takes 1"):
+        cluster.checks.master_handled(cluster.master, BatchEnded())
 
 
 def test_one_port_for_two(cluster: Cluster) -> None:
