@@ -37,6 +37,9 @@ T = TypeVar("T")
 LOAD_TIMEOUT_S: Final = 20.0
 """For importing a plugin and asking it what it provides. It should import nothing heavy."""
 
+GUESS_TIMEOUT_S: Final = 5.0
+"""The same for one that is only tried because nothing better is left: somebody waits at a terminal."""
+
 CREATE_TIMEOUT_S: Final = 60.0
 """For creating what a plugin provides: the heaviest library, imported on the slowest board."""
 
@@ -116,6 +119,7 @@ class Plugins:
         self._providers: dict[tuple[str, str], Provider[Any]] = {}
         self._transports: dict[str, Transport] = {}
         self._modules: dict[str, str] = {}
+        self._commands: dict[str, list[Any]] = {}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of all providers of a kind, in the order in which they were loaded."""
@@ -176,23 +180,49 @@ class Plugins:
         scheme, colon, _ = url.partition("://")
         if not colon:
             raise ConfigError(url, "is not a URL: expected something like ws://127.0.0.1:7070")
-        for kind, name in list(self._providers):
-            provider = self._providers[kind, name]
-            if kind == "transport" and scheme in provider.schemes:
-                if name not in self._transports:
-                    self._transports[name] = self.create("transport", name)
-                return self._transports[name]
-        raise PluginError(scheme, self._absence("transport", scheme))
+        name = self._transport_name(scheme)
+        if name is None:
+            raise PluginError(scheme, self._absence("transport", scheme))
+        if name not in self._transports:
+            self._transports[name] = self.create("transport", name)
+        return self._transports[name]
 
-    def commands(self) -> Iterator[Any]:
-        """Yield the click commands that plugins add."""
+    def _transport_name(self, scheme: str) -> str | None:
+        for (kind, name), provider in self._providers.items():
+            if kind == "transport" and scheme in provider.schemes:
+                return name
+        return None
+
+    def commands(self, timeout_s: float | None = None) -> Iterator[Any]:
+        """Yield the click commands that plugins add; each plugin is asked once.
+
+        Parameters:
+            timeout_s: how long each may take; None: `LOAD_TIMEOUT_S`.
+        """
         for implementation in self._manager.hook.commands.get_hookimpls():
-            try:
-                yield from _within(LOAD_TIMEOUT_S, partial(_commands, implementation.function))
-            except _Hangs as error:
-                self._break(implementation.plugin_name, f"hook commands did not return within {error}")
-            except (Exception, SystemExit) as error:
-                self._break(implementation.plugin_name, error)
+            name = implementation.plugin_name
+            if name not in self._commands:
+                self._commands[name] = []
+                try:
+                    ask = partial(_commands, implementation.function)
+                    self._commands[name] = _within(timeout_s or LOAD_TIMEOUT_S, ask)
+                except _Hangs as error:
+                    self._break(name, f"hook commands did not return within {error}")
+                except (Exception, SystemExit) as error:
+                    self._break(name, error)
+            yield from self._commands[name]
+
+    def offers(self, kind: str, name: str, timeout_s: float | None = None) -> bool:
+        """Return whether what is loaded so far provides it: a transport by URL scheme, others by name.
+
+        Parameters:
+            timeout_s: as that of `commands`.
+        """
+        if kind == "command":
+            return any(command.name == name for command in self.commands(timeout_s))
+        if kind == "transport":
+            return self._transport_name(name) is not None
+        return (kind, name) in self._providers
 
     def _absence(self, kind: str, name: str) -> str:
         distribution = KNOWN.get((kind, name))
@@ -214,8 +244,14 @@ class Plugins:
             if info.name == name:
                 self.infos[index] = msgspec.structs.replace(info, status="broken", problem=problem)
 
-    def add(self, plugin: object, name: str, distribution: str, version: str) -> None:
-        """Register one plugin object; a broken one is noted and left out."""
+    def add(
+        self, plugin: object, name: str, distribution: str, version: str, timeout_s: float | None = None
+    ) -> None:
+        """Register one plugin object; a broken one is noted and left out.
+
+        Parameters:
+            timeout_s: how long each of its hooks may take; None: `LOAD_TIMEOUT_S`.
+        """
         self.infos.append(PluginInfo(name, distribution, version))
         module = str(getattr(plugin, "__name__", type(plugin).__module__))
         self._modules[module] = name
@@ -232,7 +268,7 @@ class Plugins:
         providers: list[tuple[str, Provider[Any]]] = []
         try:
             for kind, hook in HOOK_OF_KIND.items():
-                for provider in _within(LOAD_TIMEOUT_S, partial(_ask, plugin, hook)):
+                for provider in _within(timeout_s or LOAD_TIMEOUT_S, partial(_ask, plugin, hook)):
                     self._check_provider(kind, provider, providers)
                     providers.append((kind, provider))
         except _Hangs as error:
@@ -354,8 +390,13 @@ def _check_fields(kind: str, provider: Provider[Any]) -> None:
         raise TypeError(f"transport {provider.name} names no URL schemes: nobody could use it")
 
 
-def load_plugins(config: Config) -> Plugins:
-    """Load the built-ins and the installed plugins that the config wants."""
+def load_plugins(config: Config, needed: tuple[str, str] | None = None) -> Plugins:
+    """Load the built-ins and the installed plugins that the config wants.
+
+    Parameters:
+        needed: kind and name (URL scheme, for a transport) of the only thing that will be asked for.
+            Then loading ends with the plugin that has it. None: everything may be asked for.
+    """
     plugins = Plugins(config)
     for name, module in BUILTINS.items():
         try:
@@ -366,32 +407,54 @@ def load_plugins(config: Config) -> Plugins:
             continue
         plugins.add(builtin, name, "edgerm-core", __version__)
     seen = set(BUILTINS)
-    enabled = config.plugins.enable
-    for entry in sorted(
-        importlib.metadata.entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name
-    ):
-        distribution = entry.dist.name if entry.dist else "?"
-        version = entry.dist.version if entry.dist else "?"
-        if entry.name in seen:
-            problem = "another plugin has an entry point of this name: one of them must be renamed"
-            log.error("plugin %s of %s is disabled: %s", entry.name, distribution, problem)
-            plugins.infos.append(PluginInfo(entry.name, distribution, version, (), "broken", problem))
-            continue
-        seen.add(entry.name)
-        wanted = entry.name in enabled if enabled is not None else True
-        if not wanted or entry.name in config.plugins.disable:
-            plugins.infos.append(PluginInfo(entry.name, distribution, version, status="disabled"))
-            continue
-        try:
-            plugin = _within(LOAD_TIMEOUT_S, entry.load)
-        except (Exception, SystemExit) as error:
-            plugins.infos.append(PluginInfo(entry.name, distribution, version))
-            hangs = f"its import did not end within {error}"
-            plugins._break(entry.name, hangs if isinstance(error, _Hangs) else error)
-            continue
-        plugins.add(plugin, entry.name, distribution, version)
-    for name in enabled or ():
+    entries = importlib.metadata.entry_points(group=hookspecs.PROJECT)
+    for entry in sorted(entries, key=lambda entry: (_unlikely(entry, needed), entry.name)):
+        timeout_s = GUESS_TIMEOUT_S if _unlikely(entry, needed) > NAMED_SO else LOAD_TIMEOUT_S
+        if needed and plugins.offers(*needed, timeout_s):
+            return plugins
+        _load_entry(plugins, entry, seen, timeout_s)
+    for name in config.plugins.enable or ():
         if name not in seen:
             plugins.infos.append(PluginInfo(name, "?", "?"))
             plugins._break(name, "named in [plugins] enable, but not installed")
     return plugins
+
+
+NAMED_SO: Final = 1
+"""Up to this rank of `_unlikely`, a plugin's names say that it has what is needed."""
+
+
+def _unlikely(entry: importlib.metadata.EntryPoint, needed: tuple[str, str] | None) -> int:
+    """Return how unlikely a plugin is to be the one that is needed, by its names: 0 to 3."""
+    if needed is None or (entry.dist and entry.dist.name == KNOWN.get(needed)):
+        return 0
+    kind, name = needed
+    if entry.name == f"{kind}-{name}":
+        return NAMED_SO
+    return 2 if entry.name.startswith(f"{kind}-") else 3
+
+
+def _load_entry(
+    plugins: Plugins, entry: importlib.metadata.EntryPoint, seen: set[str], timeout_s: float
+) -> None:
+    """Load one installed plugin, unless the config or an earlier one of its name is against it."""
+    distribution = entry.dist.name if entry.dist else "?"
+    version = entry.dist.version if entry.dist else "?"
+    if entry.name in seen:
+        problem = "another plugin has an entry point of this name: one of them must be renamed"
+        log.error("plugin %s of %s is disabled: %s", entry.name, distribution, problem)
+        plugins.infos.append(PluginInfo(entry.name, distribution, version, (), "broken", problem))
+        return
+    seen.add(entry.name)
+    wanted = plugins.config.plugins
+    if entry.name in wanted.disable or (wanted.enable is not None and entry.name not in wanted.enable):
+        plugins.infos.append(PluginInfo(entry.name, distribution, version, status="disabled"))
+        return
+    try:
+        plugin = _within(timeout_s, entry.load)
+    except (Exception, SystemExit) as error:
+        plugins.infos.append(PluginInfo(entry.name, distribution, version))
+        hangs = f"its import did not end within {error}"
+        plugins._break(entry.name, hangs if isinstance(error, _Hangs) else error)
+        return
+    plugins.add(plugin, entry.name, distribution, version, timeout_s)

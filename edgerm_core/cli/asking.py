@@ -33,7 +33,7 @@ def with_operator(settings: Settings, work: Callable[[Operator], Awaitable[T]]) 
             settings.master_url,
             insecure=settings.insecure,
             connect_timeout_s=CONNECT_TIMEOUT_S,
-            plugins=settings.plugins,
+            plugins=settings.transports,
         ) as operator:
             return await work(operator)
 

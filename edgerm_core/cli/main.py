@@ -71,7 +71,7 @@ class EdgermGroup(click.Group):
             command = getattr(module, cmd_name)
             assert isinstance(command, click.Command)
             return command
-        return _plugin_commands(ctx).get(cmd_name)
+        return _plugin_commands(ctx, cmd_name).get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing core's."""
@@ -97,17 +97,25 @@ class EdgermGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
+def _plugin_commands(ctx: click.Context, name: str = "") -> dict[str, click.Command]:
     """Return the commands that plugins add; a name that is taken is refused with a note.
 
     A config that is wrong must not keep `--help` from helping: no plugin is asked then, and the
     command that needs the config says what is wrong with it.
+
+    Parameters:
+        name: the command that is looked for: no more plugins are loaded than it takes to find it.
+            Empty: all are.
     """
     root = ctx.find_root()
-    if "edgerm.plugin_commands" not in root.meta:
+    key = f"edgerm.plugin_commands.{name}"
+    if key not in root.meta:
+        from edgerm_core.plugins import GUESS_TIMEOUT_S, load_plugins
+
         added: dict[str, click.Command] = {}
         try:
-            commands = list(_settings(root).plugins.commands())
+            plugins = load_plugins(_settings(root).config, needed=("command", name))
+            commands = list(plugins.commands(GUESS_TIMEOUT_S))
         except EdgermError as error:
             click.echo(f"edgerm: {error}", err=True)
             commands = []
@@ -118,8 +126,8 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
                 )
             elif command.name:
                 added[command.name] = command
-        root.meta["edgerm.plugin_commands"] = added
-    found: dict[str, click.Command] = root.meta["edgerm.plugin_commands"]
+        root.meta[key] = added
+    found: dict[str, click.Command] = root.meta[key]
     return found
 
 

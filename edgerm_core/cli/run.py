@@ -366,6 +366,6 @@ async def connected_framework(settings: Settings, name: str, weight: float) -> A
             weight=weight,
             insecure=settings.insecure,
             on_connection=tell,
-            plugins=settings.plugins,
+            plugins=settings.transports,
         ) as framework:
             yield framework

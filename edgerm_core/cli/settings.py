@@ -63,6 +63,17 @@ class Settings:
 
         return load_plugins(self.config)
 
+    @functools.cached_property
+    def transports(self) -> Plugins:
+        """The plugins for a command that only talks to the master: no more than speak its URL.
+
+        A plugin that such a command does not need can neither slow it down nor break it. Raises as
+        `config`.
+        """
+        from edgerm_core.plugins import load_plugins
+
+        return load_plugins(self.config, needed=("transport", self.master_url.partition("://")[0]))
+
 
 def find_config() -> Path | None:
     """Return `$EDGERM_CONFIG`, else the first of `CONFIG_PLACES` that is a file, else None."""

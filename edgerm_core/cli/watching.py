@@ -256,7 +256,7 @@ class Watch:
                 self._settings.master_url,
                 insecure=self._settings.insecure,
                 connect_timeout_s=LOOKUP_S,
-                plugins=self._settings.plugins,
+                plugins=self._settings.transports,
             ) as operator:
                 self._operator = operator
                 self._operator_known.set()

@@ -302,7 +302,8 @@ async def open_session(
         ConfigError, PluginError, TransportError, RefusedError, VersionError: as `Session.opened`.
     """
     resolved = resolve_url(url, insecure)
-    transport = (plugins or load_plugins(Config())).transport_for(resolved)
+    needed = ("transport", resolved.partition("://")[0])
+    transport = (plugins or load_plugins(Config(), needed)).transport_for(resolved)
     session = Session(resolved, transport, peer, on_connection)
     failure: Exception | None = None
     async with anyio.create_task_group() as group:

@@ -334,6 +334,84 @@ def test_plugin_whose_import_hangs_or_ends_the_process_is_broken(
     assert found.names("executor") == ["fine"]
 
 
+def bell(name: str) -> types.ModuleType:
+    """A plugin with a transport, its scheme, an executor and a command of that name."""
+
+    @click.command(name=name)
+    def command() -> None: ...
+
+    box = provider(name, create=lambda _: MemoryTransport(), schemes=frozenset({name}))
+    return plugin(transports=lambda: [box], executors=lambda: [provider(name)], commands=lambda: [command])
+
+
+@pytest.mark.parametrize(
+    ("needed", "loaded_names"),
+    [
+        (("transport", "bell"), ["transport-bell"]),
+        (("command", "bell"), ["command-bell"]),
+        (("executor", "bell"), ["executor-bell"]),
+        (("executor", "odd"), ["executor-bell", "a-hangs", "command-bell", "odd"]),
+        (("command", ""), ["command-bell", "a-hangs", "executor-bell", "odd", "transport-bell", "z-hangs"]),
+        (("transport", "drf"), ["known"]),
+    ],
+)
+def test_who_needs_one_thing_loads_likely_plugins_until_it_is_there(
+    needed: tuple[str, str],
+    loaded_names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    impatient: threading.Event,
+) -> None:
+    monkeypatch.setattr(plugins, "GUESS_TIMEOUT_S", 0.05)
+    monkeypatch.setitem(KNOWN, ("transport", "drf"), "edgerm-known")
+
+    class Hanging(Entry):
+        def load(self) -> types.ModuleType:
+            impatient.wait(30)
+            return super().load()
+
+    known = Entry("known", bell("drf"))
+    known.dist = types.SimpleNamespace(name="edgerm-known", version="3")
+    with_entries(
+        monkeypatch,
+        Hanging("a-hangs", plugin()),
+        *(Entry(f"{kind}-bell", bell("bell")) for kind in ("command", "executor", "transport")),
+        Entry("odd", bell("odd")),
+        *([known] if needed == ("transport", "drf") else []),
+        Hanging("z-hangs", plugin()),
+    )
+    found = load_plugins(Config(), needed)
+    assert [info.name for info in found.infos[len(BUILTINS) :]] == loaded_names
+    assert found.offers(*needed) is bool(needed[1])
+
+
+def test_only_what_is_likely_is_waited_for_as_long_as_a_daemon_would(
+    monkeypatch: pytest.MonkeyPatch, impatient: threading.Event
+) -> None:
+    monkeypatch.setattr(plugins, "GUESS_TIMEOUT_S", 0.01)
+
+    class Hanging(Entry):
+        def load(self) -> types.ModuleType:
+            impatient.wait(30)
+            return super().load()
+
+    with_entries(monkeypatch, Hanging("transport-bell", plugin()), Hanging("transport-other", plugin()))
+    infos = by_name(load_plugins(Config(), ("transport", "bell")))
+    assert infos["transport-bell"].problem == "its import did not end within 0.05 s"
+    assert infos["transport-other"].problem == "its import did not end within 0.01 s"
+
+
+def test_a_hook_for_commands_is_asked_once() -> None:
+    asked: list[int] = []
+
+    def commands() -> list[click.Command]:
+        asked.append(1)
+        raise RuntimeError("no")
+
+    found = loaded(plugin(commands=commands))
+    assert list(found.commands()) == list(found.commands()) == []
+    assert len(asked) == 1
+
+
 def test_a_second_plugin_of_a_name_is_listed_as_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (plugin(executors=lambda name=name: [provider(name)]) for name in ("a", "b"))
     with_entries(monkeypatch, Entry("same", a), Entry("same", b))

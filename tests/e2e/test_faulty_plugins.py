@@ -338,6 +338,28 @@ def test_a_scheduler_that_never_returns_is_named_with_where_it_is(tmp_path: Path
         cluster.wait("the agent is back", lambda: cluster.agent("a1").get("connected") is True)
 
 
+def test_a_command_does_not_load_what_it_does_not_need(tmp_path: Path, install: Install) -> None:
+    """So one that hangs costs nobody's time but theirs who might need it."""
+    noted = tmp_path / "imported"
+    install("executors", EXECUTORS)
+    with cluster_in(tmp_path, CONFIG) as cluster:
+        cluster.start_master()
+        cluster.start_agent("a1", "--executor", "fine")
+        install("notes-its-import", f"open({str(noted)!r}, 'a').close()")
+        submit(cluster, task("works", "fine"))
+        cluster.wait_for("works", "FINISHED")
+        for command in (
+            ("ps", "--all"),
+            ("agents",),
+            ("story", "works"),
+            ("demo", "--help"),
+        ):
+            cluster.edgerm(*command)
+        assert not noted.exists()
+        cluster.edgerm("--help")
+        assert noted.exists()
+
+
 def test_a_plugin_whose_import_hangs_is_given_up_on(tmp_path: Path, install: Install) -> None:
     install("hangs-on-import", "time.sleep(3600)")
     started = time.monotonic()

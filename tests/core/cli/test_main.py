@@ -85,7 +85,7 @@ def test_unknown_command_and_option_are_usage_errors() -> None:
 def test_absent_plugin_command_names_its_distribution(
     monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Result]
 ) -> None:
-    monkeypatch.setattr(main_module, "_plugin_commands", lambda ctx: {})
+    monkeypatch.setattr(main_module, "_plugin_commands", lambda ctx, name="": {})
     result = invoke("demo")
     assert isinstance(result.exception, click.UsageError)
     assert "pip install edgerm-demo" in result.exception.message
@@ -117,7 +117,7 @@ def test_command_of_a_plugin_cannot_take_a_name_of_core(
 
 
 def _add_commands(monkeypatch: pytest.MonkeyPatch, commands: Iterable[click.Command]) -> None:
-    monkeypatch.setattr("edgerm_core.plugins.Plugins.commands", lambda self: iter(commands))
+    monkeypatch.setattr("edgerm_core.plugins.Plugins.commands", lambda self, timeout_s=None: iter(commands))
 
 
 def test_wrong_config_is_one_sentence_and_help_still_helps(tmp_path: Path) -> None:

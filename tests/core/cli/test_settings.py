@@ -41,3 +41,10 @@ def test_first_place_that_is_a_file_is_taken(monkeypatch: pytest.MonkeyPatch, tm
 def test_named_config_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         _ = Settings(tmp_path / "none.toml").config
+
+
+def test_who_only_talks_to_the_master_loads_what_speaks_its_url() -> None:
+    found = Settings(master_url="ws://127.0.0.1:1")
+    assert found.transports.names("transport") == ["memory", "ws"]
+    assert not found.transports.names("executor")
+    assert "process" in found.plugins.names("executor")
