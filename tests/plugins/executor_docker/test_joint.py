@@ -66,6 +66,13 @@ def test_like_lines_are_told_apart_by_their_time() -> None:
     assert joint(kept, b"tick\n" * 105, written_at=104.01, file_bytes=1) == 5 * 5
 
 
+@pytest.mark.timeout(60)
+def test_output_made_to_be_slow_to_search_keeps_nobody_waiting() -> None:
+    # Compared place by place from the end, this takes minutes, and a task chooses what it prints.
+    kept = entries(*[b"a" * 16_384] * 1024)
+    assert joint(kept, b"a\n" + b"a" * (TAIL_BYTES - 2), file_bytes=1) == TAIL_BYTES - 2
+
+
 def test_everything_is_new_after_a_gap() -> None:
     kept = entries(b"new 1\n", b"new 2\n", first=100)
     assert joint(kept, b"old 1\nold 2\n", written_at=3, file_bytes=1) == 0
