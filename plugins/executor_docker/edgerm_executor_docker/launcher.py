@@ -25,6 +25,7 @@ from edgerm_executor_docker.permissions import (
     allowed_devices,
     allowed_mounts,
     allowed_network,
+    check_ulimits,
 )
 from edgerm_executor_docker.pulls import Pulls
 from edgerm_executor_docker.request import (
@@ -134,6 +135,7 @@ class Launcher:
         network = allowed_network(self._config, options)
         capabilities = allowed_capabilities(self._config, options)
         devices = allowed_devices(self._config, options)
+        check_ulimits(self._config, options)
         mounts = allowed_mounts(self._config, options)
         work_dir = sandbox.work_dir.absolute()
         (work_dir / RESULT_NAME).unlink(missing_ok=True)

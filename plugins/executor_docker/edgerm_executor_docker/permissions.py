@@ -1,15 +1,20 @@
-"""What the operator lets tasks have of the machine: networks, mounts, devices, capabilities."""
+"""What the operator lets tasks have of the machine: networks, mounts, devices, capabilities, ulimits."""
 
 from __future__ import annotations
 
 import os
 from fnmatch import fnmatchcase
+from typing import Final
 
 from edgerm_core.errors import ExecutorError, SpecError
 from edgerm_executor_docker.config import DockerConfig
 from edgerm_executor_docker.options import DockerOptions, Mount, capability_name
 
-SECTION = "[executor.docker]"
+SECTION: Final = "[executor.docker]"
+
+PRIORITY_LIMITS: Final = frozenset({"rtprio", "nice"})
+"""getrlimit(2): they let a process without SYS_NICE go before others. A real-time process is outside of the
+quota of `cpus` on kernels without RT_GROUP_SCHED, and leaves an agent beside it no time."""
 
 
 def allowed_network(config: DockerConfig, options: DockerOptions) -> str:
@@ -102,3 +107,18 @@ def allowed_capabilities(config: DockerConfig, options: DockerOptions) -> tuple[
                 f"to allow_capabilities in {SECTION}"
             )
     return wanted
+
+
+def check_ulimits(config: DockerConfig, options: DockerOptions) -> None:
+    """Check that no limit gives a task what a capability would.
+
+    Raises:
+        SpecError: if one does, and the operator does not allow that capability.
+    """
+    allowed = {capability_name(name) for name in config.allow_capabilities}
+    for name in options.ulimits:
+        if name in PRIORITY_LIMITS and "SYS_NICE" not in allowed:
+            raise SpecError(
+                f"ulimits: {name} is not allowed on this agent, since it lets a task take processor time "
+                f"from all others; its operator can add SYS_NICE to allow_capabilities in {SECTION}"
+            )

@@ -12,6 +12,7 @@ from edgerm_executor_docker.permissions import (
     allowed_devices,
     allowed_mounts,
     allowed_network,
+    check_ulimits,
 )
 
 from edgerm_core.errors import ExecutorError, SpecError
@@ -86,3 +87,12 @@ def test_capabilities_by_name() -> None:
     assert allowed_capabilities(config, wanted) == ("NET_RAW",)
     with pytest.raises(SpecError, match="allow_capabilities"):
         allowed_capabilities(config, DockerOptions("b", cap_add=("SYS_ADMIN",)))
+
+
+@pytest.mark.parametrize("name", ["rtprio", "nice"])
+def test_limits_that_give_a_task_priority_over_all_others(name: str) -> None:
+    wanted = DockerOptions("b", ulimits={"nofile": 64, name: 1})
+    with pytest.raises(SpecError, match=f"{name} is not allowed on this agent.*SYS_NICE"):
+        check_ulimits(DockerConfig(), wanted)
+    check_ulimits(DockerConfig(allow_capabilities=("SYS_NICE",)), wanted)
+    check_ulimits(DockerConfig(), DockerOptions("b", ulimits={"nofile": 64}))
