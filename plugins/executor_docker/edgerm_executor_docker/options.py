@@ -166,7 +166,7 @@ def read_ports(options: DockerOptions) -> list[tuple[int, str, int]]:
     """Return (container port, protocol, index of the granted port) for each.
 
     Raises:
-        SpecError: if one is no port or the index is below 0.
+        SpecError: if one is no port, the index is below 0, or two want the same granted port.
     """
     pairs: list[tuple[str, int]]
     if isinstance(options.ports, dict):
@@ -174,13 +174,21 @@ def read_ports(options: DockerOptions) -> list[tuple[int, str, int]]:
     else:
         pairs = [(str(port), index) for index, port in enumerate(options.ports)]
     found: list[tuple[int, str, int]] = []
+    taken: set[tuple[str, int]] = set()
     for text, index in pairs:
         match = _PORT.fullmatch(text)
         if match is None or not 1 <= int(match[1]) <= 65535:
             raise SpecError(f'ports: {text[:40]!r} is not a port: expected one such as "8080" or "53/udp"')
         if index < 0:
             raise SpecError(f"ports: {text} wants granted port number {index}; they count from 0")
-        found.append((int(match[1]), match[2] or "tcp", index))
+        protocol = match[2] or "tcp"
+        if (protocol, index) in taken:
+            raise SpecError(
+                f"ports: {text} wants granted port number {index}, as another one does: one {protocol} "
+                f"port of the machine leads to one of the container"
+            )
+        taken.add((protocol, index))
+        found.append((int(match[1]), protocol, index))
     return found
 
 
@@ -206,7 +214,7 @@ def signal_number(name: str) -> int:
     Raises:
         SpecError: if there is no such signal.
     """
-    if name.isdigit() and 1 <= int(name) <= 64:
+    if name.isdecimal() and 1 <= int(name) <= 64:
         return int(name)
     full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     try:

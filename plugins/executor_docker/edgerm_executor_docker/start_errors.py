@@ -13,6 +13,7 @@ _HINTS: Final = {
     "no command specified": "the image has no command of its own: give args",
     "no command or entrypoint provided": "the image has no command of its own: give args",
     "executable file not found": "the command is not in the image: check args and entrypoint",
+    "exec format error": "the image, or its command, is made for another kind of machine",
     "port is already allocated": "another program has the granted port: take it out of the agent's ports",
     "address already in use": "another program has the granted port: take it out of the agent's ports",
     "is already in use by": "a container of that name belongs to somebody else: remove or rename it",

@@ -43,6 +43,7 @@ def test_image_alone_is_enough() -> None:
         ({"image": "busybox", "ports": {"99999": 0}}, "99999"),
         ({"image": "busybox", "ports": {"80/icmp": 0}}, "80/icmp"),
         ({"image": "busybox", "ports": {"80": -1}}, "count from 0"),
+        ({"image": "busybox", "ports": {"80": 0, "81": 0}}, "as another one does"),
         ({"image": "busybox", "tmpfs": {"tmp": 1}}, "tmpfs"),
         ({"image": "busybox", "tmpfs": {"/": 1}}, "tmpfs"),
         ({"image": "busybox", "tmpfs": {"/a/../b": 1}}, "tmpfs"),
@@ -52,6 +53,7 @@ def test_image_alone_is_enough() -> None:
         ({"image": "busybox", "ulimits": {"nofile": [2, 1]}}, "soft limit"),
         ({"image": "busybox", "ulimits": {"nofile": [1, 2, 3]}}, "nofile"),
         ({"image": "busybox", "stop_signal": "SIGNOTHING"}, "SIGNOTHING"),
+        ({"image": "busybox", "stop_signal": "²"}, "no signal"),
         ({"image": "busybox", "cap_add": ["ALL"]}, "ALL"),
         ({"image": "busybox", "cap_add": ["net admin"]}, "net admin"),
         ({"image": "busybox", "labels": {"edgerm.agent": "me"}}, "reserved"),
@@ -79,6 +81,10 @@ def test_unknown_option_is_answered_with_the_known_ones() -> None:
 def test_ports_as_table_and_as_list() -> None:
     assert read_ports(read(image="b", ports={"8080": 1, "53/udp": 0})) == [
         (8080, "tcp", 1),
+        (53, "udp", 0),
+    ]
+    assert read_ports(read(image="b", ports={"53/tcp": 0, "53/udp": 0})) == [
+        (53, "tcp", 0),
         (53, "udp", 0),
     ]
     assert read_ports(read(image="b", ports=[8080, "53/udp"])) == [(8080, "tcp", 0), (53, "udp", 1)]

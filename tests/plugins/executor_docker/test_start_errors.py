@@ -17,6 +17,7 @@ from edgerm_core.tasks import Reason
         ("rootlessport listen tcp 0.0.0.0:80: bind: address already in use", "another program", True),
         ('Conflict. The container name "/x" is already in use by container "y"', "somebody else", False),
         ("mkdir /x: no space left on device", "disk is full", True),
+        ("exec /bin/x: exec format error: unknown", "another kind of machine", False),
         ("something new", "", False),
     ],
 )
