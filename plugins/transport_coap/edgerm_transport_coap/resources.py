@@ -63,6 +63,7 @@ from edgerm_transport_coap.message import (
 )
 from edgerm_transport_coap.request import Recent, Request, Waiting
 from edgerm_transport_coap.session import Session
+from edgerm_transport_coap.silence import Silence
 
 LINKS: Final = b"</e>;ct=63,</b>;ct=42"
 """RFC 6690."""
@@ -96,6 +97,7 @@ class Resources:
         #: Those that had done nothing but open when this was last looked at, oldest first.
         self._unproven: dict[bytes, Session] = {}
         self._ended: collections.OrderedDict[bytes, Session] = collections.OrderedDict()
+        self._silence = Silence(self.sessions.values, self._on_silent)
         self._recent = Recent()
         self._waiting = Waiting(ANSWER_WAIT_S)
         self._waiting_for_blobs = Waiting(BLOB_ANSWER_WAIT_S)
@@ -107,6 +109,7 @@ class Resources:
         """End all sessions."""
         for session in list(self.sessions.values()):
             session.end(reason)
+        self._silence.close()
         self._waiting.close()
         self._waiting_for_blobs.close()
 
@@ -114,8 +117,6 @@ class Resources:
         """The session has ended here; keep what its device has not fetched yet. Idempotent."""
         self._unproven.pop(session.name, None)
         if self.sessions.pop(session.name, None) is not None:
-            if session.watch is not None:
-                session.watch.cancel()
             self._ended[session.name] = session
             if len(self._ended) > ENDED_SESSIONS:
                 self._ended.popitem(last=False)
@@ -278,7 +279,7 @@ class Resources:
         self.sessions[session.name] = self._unproven[session.name] = session
         if identity is not None:
             self._recent.add(identity, session, now)
-        self._watch(session)
+        self._silence.expect(session.timeout_s)
         session.open(request, frame or request.message.frame)
         self._on_session(session)
 
@@ -309,18 +310,9 @@ class Resources:
                 return True
         return False
 
-    def _watch(self, session: Session) -> None:
-        """End the session when it has been silent for too long."""
-
-        def look() -> None:
-            left_s = session.heard_at + session.timeout_s - self._loop.time()
-            if left_s > 0:
-                session.watch = self._loop.call_later(left_s, look)
-            else:
-                session.end(f"{session.peer} has been silent for {session.timeout_s:g} s", here=False)
-                self.forget(session)
-
-        session.watch = self._loop.call_later(session.timeout_s, look)
+    def _on_silent(self, session: Session) -> None:
+        session.end(f"{session.peer} has been silent for {session.timeout_s:g} s", here=False)
+        self.forget(session)
 
 
 def _has_more(request: Request) -> bool:

@@ -88,8 +88,6 @@ class Session(Connection):
         self.heard_at = self._loop.time()
         #: Whether the device has done anything but open the session.
         self.proven = False
-        #: Ends the session when it has been silent for too long.
-        self.watch: asyncio.TimerHandle | None = None
         self.assembly = Assembly(max_received_bytes)
         self.blobs = BlobReader(self._inject, windows)
         self._max_received_bytes = max_received_bytes
