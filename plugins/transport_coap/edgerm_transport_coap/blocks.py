@@ -75,7 +75,7 @@ def respond_in_blocks(
     if want.offset and want.offset >= whole:
         request.respond(BAD_REQUEST)
         return
-    length = want.size
+    length = min(want.size, 16 << block_exponent(request.payload_bytes))
     if prove is not None and request.room is not None:
         # Marker, Block2, the option More and its number.
         fixed = sum(4 + len(value) for _, value in options) + 1 + 5

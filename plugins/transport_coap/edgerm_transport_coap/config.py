@@ -107,6 +107,19 @@ RECEIVE_BUFFER_BYTES: Final = 4 << 20
 STREAM_WRITE_BYTES: Final = 256 << 10
 """Waiting for one TCP peer that does not read; beyond that its requests are not read."""
 
+STREAM_OVERHEAD_BYTES: Final = 128
+"""Of a message in a stream around its payload, at most: code, token, length and our options take 70."""
+
+MIN_STREAM_MESSAGE_BYTES: Final = 192
+"""A peer that takes less in a message cannot be talked to."""
+
+STRANGERS: Final = 2048
+"""TCP or WebSocket connections that no session lives on; the oldest is cut when there is another one. More
+than LISTEN_BACKLOG: so many may be accepted before the first of them is heard."""
+
+STRANGER_S: Final = 10.0
+"""How long each of them may last, from the first byte of its handshake on."""
+
 # --- dialing ----------------------------------------------------------------------------------
 
 CLOSE_TIMEOUT_S: Final = 1.5

@@ -282,7 +282,7 @@ class CoapConnection(Connection):
             extra.append((EMPTY_FRAME, b""))
         if self._carrier.payload_bytes < DEFAULT_BLOCK_BYTES:
             # RFC 7959, section 2.4: ask for small blocks from the first one on.
-            extra.insert(0, (BLOCK2, block(0, False, block_exponent(self._config.block_bytes))))
+            extra.insert(0, (BLOCK2, block(0, False, block_exponent(self._block_bytes))))
         for _ in range(MAX_RESTARTS):
             answer = await self._send_frame(options + extra, frame or b"")
             if answer.code == UNAVAILABLE:
@@ -292,13 +292,18 @@ class CoapConnection(Connection):
         self._check(answer, CHANGED)
         return await self._whole(options, answer), answer.option(MORE) is not None
 
+    @property
+    def _block_bytes(self) -> int:
+        """Of a frame that does not fit into one message."""
+        return min(self._config.block_bytes, 16 << block_exponent(self._carrier.payload_bytes))
+
     async def _send_frame(self, options: Options, frame: bytes) -> Message:
         """Send a frame, in blocks if it is long; return the answer to its last part."""
         if len(frame) <= self._carrier.payload_bytes:
             return await self._carrier.request(
                 POST, options, frame, confirmable=len(frame) > NON_FRAME_BYTES
             )
-        size = self._config.block_bytes
+        size = self._block_bytes
         exponent = block_exponent(size)
         for offset in range(0, len(frame), size):
             more = offset + size < len(frame)

@@ -16,7 +16,6 @@ import collections
 import ipaddress
 import logging
 import random
-import secrets
 import socket
 import struct
 from collections.abc import Callable
@@ -33,16 +32,21 @@ from edgerm_transport_coap.config import (
 )
 from edgerm_transport_coap.message import (
     ACK,
+    BLOCK1,
     CON,
     EMPTY,
     NON,
     RST,
+    TOO_LARGE,
     Malformed,
     Message,
     Options,
+    block,
+    block_exponent,
     decode_datagram,
     encode_datagram,
 )
+from edgerm_transport_coap.message_ids import MessageIds
 from edgerm_transport_coap.request import ACKNOWLEDGED, REJECTED, TIMED_OUT, Request
 from edgerm_transport_coap.url import host_and_port
 
@@ -52,6 +56,9 @@ IP_PKTINFO: Final = getattr(socket, "IP_PKTINFO", 8)
 """Linux' number; Python knows the name since 3.14."""
 
 _IN_PKTINFO: Final = struct.Struct("=I4s4s")
+
+_READ_BYTES: Final = MAX_DATAGRAM_BYTES + 1
+"""The kernel cuts off the rest: whatever has come in full length was longer than is taken."""
 
 
 class Transmission:
@@ -100,7 +107,8 @@ class Endpoint:
     def __init__(self, sock: socket.socket, on_request: Callable[[DatagramRequest], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_request = on_request
-        self._mid = secrets.randbelow(1 << 16)
+        #: Returns the message id of what is sent next.
+        self.next_mid = MessageIds().draw
         #: By peer; the first is on its way, the others wait for it.
         self._transmissions: dict[Any, collections.deque[Transmission]] = {}
         self._closed = False
@@ -143,10 +151,10 @@ class Endpoint:
                 return
             try:
                 if self._wildcard:
-                    data, ancillary, _, address = self.sock.recvmsg(MAX_DATAGRAM_BYTES, 64)
+                    data, ancillary, _, address = self.sock.recvmsg(_READ_BYTES, 64)
                     remote: Any = (address, _answer_from(ancillary))
                 else:
-                    data, remote = self.sock.recvfrom(MAX_DATAGRAM_BYTES)
+                    data, remote = self.sock.recvfrom(_READ_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -161,6 +169,9 @@ class Endpoint:
                 log.log(level, "a datagram could not be handled; please report this", exc_info=True)
 
     def _dispatch(self, data: bytes, remote: Any) -> None:
+        if len(data) > MAX_DATAGRAM_BYTES:
+            self._refuse_too_long(data, remote)
+            return
         try:
             message = decode_datagram(data)
         except Malformed as error:
@@ -180,6 +191,17 @@ class Endpoint:
         else:
             self._on_response(message, remote)
 
+    def _refuse_too_long(self, data: bytes, remote: Any) -> None:
+        """Its end is missing, so that nothing behind its token is believed."""
+        try:
+            message = decode_datagram(data[: 4 + (data[0] & 15)])
+        except Malformed:
+            return
+        if message.kind < ACK and 0 < message.code < 0x20:
+            # RFC 7959, section 2.9.3: in blocks of this size it will be taken.
+            hint = block(0, False, block_exponent(DEFAULT_BLOCK_BYTES))
+            DatagramRequest(self, message, remote, len(data)).respond(TOO_LARGE, [(BLOCK1, hint)])
+
     def _on_reply(self, message: Message, remote: Any) -> None:
         queue = self._transmissions.get(remote)
         if queue is not None and queue[0].mid == message.mid:
@@ -194,11 +216,6 @@ class Endpoint:
         log.debug("UDP socket: %s", error)
 
     # --- out ----------------------------------------------------------------------------------
-
-    def next_mid(self) -> int:
-        """Return a message id that has not been used for a while (section 4.4)."""
-        self._mid = (self._mid + 1) & 0xFFFF
-        return self._mid
 
     def send(self, remote: Any, message: Message) -> None:
         """Send a datagram; a socket that takes no more loses it, as the network might."""

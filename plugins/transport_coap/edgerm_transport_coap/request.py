@@ -26,7 +26,10 @@ class Request(abc.ABC):
         answered: whether the answer has been given.
         repeat_s: answers that must be confirmed are repeated after this, doubling.
         on_late: told that the request still has no answer after ANSWER_WAIT_S.
+        bert: whether it may ask for blocks of several KiB (RFC 8323, section 6).
     """
+
+    bert = False
 
     __slots__ = ("answered", "message", "on_late", "remote", "repeat_s")
 
@@ -62,6 +65,10 @@ class Request(abc.ABC):
     def payload_bytes(self) -> int:
         """The longest payload of an answer for which nobody has asked in blocks."""
 
+    def settle(self) -> Callable[[], None]:
+        """A session lives from now on where the request came from; return how to say that it has left."""
+        return nothing
+
     @abc.abstractmethod
     def respond(self, code: int, options: Options | None = None, payload: bytes = b"") -> None:
         """Answer."""
@@ -92,6 +99,10 @@ class Request(abc.ABC):
     @abc.abstractmethod
     def stop(self) -> None:
         """Repeat the answer no more: the peer has it, or does not want it."""
+
+
+def nothing() -> None:
+    """There is nothing to do."""
 
 
 class Waiting:

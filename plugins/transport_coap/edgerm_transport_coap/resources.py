@@ -27,11 +27,8 @@ from edgerm_transport_coap.config import (
     CoapConfig,
 )
 from edgerm_transport_coap.message import (
-    ACCEPT,
-    BAD_OPTION,
     BAD_REQUEST,
     BLOCK1,
-    BLOCK2,
     CONTENT,
     CONTENT_FORMAT,
     CONTINUE,
@@ -45,22 +42,16 @@ from edgerm_transport_coap.message import (
     NOT_FOUND,
     OBSERVE,
     POST,
-    PROXY_SCHEME,
-    PROXY_URI,
-    PROXYING_NOT_SUPPORTED,
     SIZE1,
     TOO_LARGE,
     UNAVAILABLE,
     UNSUPPORTED_FORMAT,
-    URI_HOST,
-    URI_PATH,
-    URI_PORT,
-    URI_QUERY,
     Malformed,
     parse_block,
     parse_uint,
     uint,
 )
+from edgerm_transport_coap.options import Refusal, parse_target
 from edgerm_transport_coap.request import Recent, Request, Waiting
 from edgerm_transport_coap.session import Session
 from edgerm_transport_coap.silence import Silence
@@ -72,11 +63,12 @@ LINK_FORMAT: Final = 40
 CBOR_SEQUENCE: Final = 63
 OCTETS: Final = 42
 
+REGISTER: Final = 0
+DEREGISTER: Final = 1
+"""Values of Observe in a request (RFC 7641, section 2)."""
+
 NAME_CHARACTERS: Final = 8
 MAX_NUMBER_DIGITS: Final = 10
-
-_UNDERSTOOD: Final = frozenset({URI_HOST, URI_PORT, URI_PATH, URI_QUERY, ACCEPT, BLOCK1, BLOCK2})
-"""Critical options (RFC 7252, section 5.4.1: the odd ones)."""
 
 _NAME: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -117,6 +109,7 @@ class Resources:
         """The session has ended here; keep what its device has not fetched yet. Idempotent."""
         self._unproven.pop(session.name, None)
         if self.sessions.pop(session.name, None) is not None:
+            session.leave()
             self._ended[session.name] = session
             if len(self._ended) > ENDED_SESSIONS:
                 self._ended.popitem(last=False)
@@ -126,24 +119,13 @@ class Resources:
     def handle(self, request: Request) -> None:
         """Answer the request, now or later."""
         message = request.message
-        path: list[bytes] = []
-        query: list[bytes] = []
-        content_format = accept = None
-        for number, value in message.options:
-            if number == URI_PATH:
-                path.append(value)
-            elif number == URI_QUERY:
-                query.append(value)
-            elif number == CONTENT_FORMAT:
-                content_format = parse_uint(value)
-            elif number == ACCEPT:
-                accept = parse_uint(value)
-            elif number in (PROXY_URI, PROXY_SCHEME):
-                request.respond(PROXYING_NOT_SUPPORTED)
-                return
-            elif number & 1 and number not in _UNDERSTOOD:
-                request.respond(BAD_OPTION)
-                return
+        try:
+            target = parse_target(message.options, bert=request.bert)
+        except Refusal as refusal:
+            request.respond(refusal.code)
+            return
+        path, query = target.path, target.query
+        content_format, accept = target.content_format, target.accept
         try:
             if path and path[0] == b"e" and len(path) <= 2:
                 if accept is not None and accept != CBOR_SEQUENCE:
@@ -204,8 +186,12 @@ class Resources:
         elif code == GET:
             session = self._find(request, name)
             if session is not None:
-                observe = request.message.option(OBSERVE)
-                session.observe(request, observe is not None and parse_uint(observe) == 0)
+                option = request.message.option(OBSERVE)
+                observe = None if option is None else parse_uint(option)
+                if observe == REGISTER:
+                    session.observe(request)
+                else:
+                    session.tell_waiting(request, deregister=observe == DEREGISTER)
         elif code == DELETE:
             self._on_delete(request, name)
         else:

@@ -44,7 +44,7 @@ from edgerm_transport_coap.message import (
     Options,
     uint,
 )
-from edgerm_transport_coap.request import ACKNOWLEDGED, TIMED_OUT, Request
+from edgerm_transport_coap.request import ACKNOWLEDGED, TIMED_OUT, Request, nothing
 
 OPENING: Final = 0
 """The number of the exchange that opened the session."""
@@ -93,11 +93,13 @@ class Session(Connection):
         self._max_received_bytes = max_received_bytes
         #: The last place that the device has proven to be.
         self._remote = opening.remote
+        #: Says that the session does not live there any more.
+        self._leave = opening.settle()
         self._number = OPENING
         #: The last answer, until the next exchange: frame, and whether more waits.
         self._answer: tuple[bytes | None, bool] = (None, False)
         #: Ends the question whether the device is at another address now.
-        self._stop_proving: Callable[[], None] = _nothing
+        self._stop_proving: Callable[[], None] = nothing
         self._pending: Request | None = None
         self._last_request: Request | None = None
         self._inbox: list[bytes] = []  # A deque costs each of many sessions half a KiB more.
@@ -179,6 +181,11 @@ class Session(Connection):
                 self._ring()
             else:
                 self._bell.end(self.ended)
+
+    def leave(self) -> None:
+        """After the end: what the session lived on may go. Idempotent."""
+        self._leave()
+        self._leave = nothing
 
     # --- exchanges ----------------------------------------------------------------------------
 
@@ -308,10 +315,11 @@ class Session(Connection):
         """Return whether an opening may be answered with that much; exchanges answer in blocks."""
         request = self._pending
         assert request is not None
-        if self._number != OPENING or request.room is None:
+        if self._number != OPENING:
             return True
         overhead = 4 + 2 + 1 + len(self.name) + 1  # More, `e`, the name, the payload marker.
-        return len(frame) + overhead <= request.room
+        room = request.payload_bytes if request.room is None else request.room - overhead
+        return len(frame) <= min(room, request.payload_bytes)
 
     def _complete(self, frame: bytes | None, more: bool) -> None:
         request = self._pending
@@ -341,7 +349,7 @@ class Session(Connection):
         respond_in_blocks(request, CHANGED, options, frame or b"", want or Block.of(request), prove)
 
     def _respond_ended(self, request: Request) -> None:
-        reason, room = self.ended.encode(), request.room
+        reason, room = self.ended.encode()[: request.payload_bytes], request.room
         if room is not None and request.remote != self._remote:
             reason = reason[: max(0, room - 1)]
         request.respond(NOT_FOUND, [], reason)
@@ -350,6 +358,9 @@ class Session(Connection):
         """The device is at another address now, and so is its bell."""
         self._remote = request.remote
         self.peer = request.peer
+        if not self.ended:
+            self._leave()
+            self._leave = request.settle()
         if self._bell is not None:
             self._bell.move(request.remote)
 
@@ -369,15 +380,19 @@ class Session(Connection):
         if self.ended:
             self._respond_ended(request)
             return
+        self._when_proven(request, lambda: self.blobs.read(request, name, want))
+
+    def _when_proven(self, request: Request, answer: Callable[[], None]) -> None:
+        """Answer now if the device has proven to be where the request came from, else when it has."""
         if request.remote == self._remote:
-            self.blobs.read(request, name, want)
+            answer()
             return
 
         def on_end(outcome: str) -> None:
             if outcome != TIMED_OUT and not self.ended:
                 self._moved(request)
                 request.answered = False
-                self.blobs.read(request, name, want)
+                answer()
 
         # One at a time, and none is acknowledged before its address is proven: whoever is there asks again
         # and is then asked again, so that it does not matter which datagram got lost. (libcoap 4.3.1 loses
@@ -388,20 +403,40 @@ class Session(Connection):
 
     # --- the bell -----------------------------------------------------------------------------
 
-    def observe(self, request: Request, register: bool) -> None:
-        """Answer how much waits, and ring `request` from now on when that changes, or no more."""
+    def observe(self, request: Request) -> None:
+        """Ring the request from now on when frames begin to wait, in place of any other one.
+
+        Notifications are repeated, and nobody shall be able to turn them on somebody else: they go to
+        proven addresses only.
+        """
         request.repeat_s = self.repeat_s
+        if self.ended:
+            self.tell_waiting(request, deregister=False)
+        else:
+            self._when_proven(request, lambda: self._register(request))
+
+    def _register(self, request: Request) -> None:
+        if self._bell is not None:
+            self._bell.quiet()
+        self._bell = Bell(self, request)
+        self.push = True
+        request.respond(CONTENT, [(OBSERVE, uint(self.bell_count))], b"%d" % self._waiting_bytes)
+        self._bell.rung = self._waiting is not None
+
+    def tell_waiting(self, request: Request, *, deregister: bool) -> None:
+        """Answer how much waits.
+
+        Parameters:
+            deregister: and ring no more, if it was this request's place and token that observed (RFC 7641,
+                section 3.6).
+        """
         if self.ended and self._waiting is None:
             self._respond_ended(request)
             return
-        if self._bell is not None:
+        if deregister and self._bell is not None and self._bell.rings(request):
             self._bell.quiet()
-        self._bell = Bell(self, request) if register else None
-        self.push = register
-        options: Options = [(OBSERVE, uint(self.bell_count))] if register else []
-        request.respond(CONTENT, options, b"%d" % self._waiting_bytes)
-        if self._bell is not None and self._waiting is not None:
-            self._bell.rung = True
+            self.unhook(self._bell)
+        request.respond(CONTENT, [], b"%d" % self._waiting_bytes)
 
     def unhook(self, bell: Bell) -> None:
         """The bell is not heard any more."""
@@ -426,7 +461,7 @@ class Bell:
         self.rung = False
         self._session = session
         self._request = request
-        self._stop = _nothing
+        self._stop = nothing
 
     def ring(self, waiting_bytes: int) -> None:
         """Notify, unless the device has been told already."""
@@ -440,7 +475,12 @@ class Bell:
         """The device has come: it need not be told any more."""
         self.rung = False
         self._stop()
-        self._stop = _nothing
+        self._stop = nothing
+
+    def rings(self, request: Request) -> bool:
+        """Return whether notifications go to that place with that token."""
+        mine = self._request
+        return (request.remote, request.message.token) == (mine.remote, mine.message.token)
 
     def move(self, remote: object) -> None:
         """Ring there from now on."""
@@ -449,7 +489,9 @@ class Bell:
     def end(self, reason: str) -> None:
         """Say that the session is over (section 4.2: an error ends the observation)."""
         self.quiet()
-        self._stop = self._request.notify(NOT_FOUND, [], reason.encode(), _ignore)
+        self._stop = self._request.notify(
+            NOT_FOUND, [], reason.encode()[: self._request.payload_bytes], _ignore
+        )
 
     def _on_end(self, outcome: str) -> None:
         # Section 4.5: whoever rejects notifications, or does not confirm them, has gone.
@@ -460,10 +502,6 @@ class Bell:
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
-
-
-def _nothing() -> None:
-    """Nothing is on its way."""
 
 
 def _ignore(outcome: str) -> None:

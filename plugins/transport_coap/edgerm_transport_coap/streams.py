@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgerm_transport_coap.config import (
     CLOSE_TIMEOUT_S,
-    DEFAULT_BLOCK_BYTES,
     MAX_FRAME_BYTES,
+    MIN_STREAM_MESSAGE_BYTES,
+    STRANGER_S,
+    STREAM_OVERHEAD_BYTES,
     STREAM_WRITE_BYTES,
 )
 from edgerm_transport_coap.message import (
@@ -42,6 +44,7 @@ from edgerm_transport_coap.message import (
     uint,
 )
 from edgerm_transport_coap.request import ACKNOWLEDGED, Request
+from edgerm_transport_coap.strangers import Strangers
 from edgerm_transport_coap.url import Url, host_and_port
 
 if TYPE_CHECKING:
@@ -61,6 +64,12 @@ DEFAULT_MESSAGE_BYTES: Final = 1152
 MAX_MESSAGE_SIZE: Final = 2
 BLOCK_WISE_TRANSFER: Final = 4
 """Options of a CSM."""
+
+MAX_MESSAGE_SIZE_BYTES: Final = 4
+"""Longest value; a longer one is as if it were not there (RFC 7252, section 5.4.3)."""
+
+BAD_CSM_OPTION: Final = 2
+"""Option of an abort."""
 
 LISTEN_BACKLOG: Final = 1024
 
@@ -86,12 +95,15 @@ class Stream(abc.ABC):
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
         self.peer_message_bytes = DEFAULT_MESSAGE_BYTES
+        #: Where the listening side has it while no session lives on it.
+        self.strangers: Strangers | None = None
+        self._sessions = 0
         self._greeted = False
 
     @property
     def payload_bytes(self) -> int:
         """The longest payload that fits into a message to the peer."""
-        return max(DEFAULT_BLOCK_BYTES, self.peer_message_bytes - OVERHEAD_BYTES)
+        return self.peer_message_bytes - STREAM_OVERHEAD_BYTES
 
     @property
     def peer(self) -> str:
@@ -107,6 +119,11 @@ class Stream(abc.ABC):
             return False
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         return (mapped or address).is_loopback
+
+    @property
+    @abc.abstractmethod
+    def connection(self) -> asyncio.WriteTransport:
+        """What it is made of."""
 
     @abc.abstractmethod
     def write(self, message: Message) -> None:
@@ -128,6 +145,18 @@ class Stream(abc.ABC):
         """Send the CSM."""
         self.write(Message(CSM, [(MAX_MESSAGE_SIZE, uint(MAX_MESSAGE_BYTES)), (BLOCK_WISE_TRANSFER, b"")]))
 
+    def settle(self) -> Callable[[], None]:
+        """See `Request.settle`."""
+        self._sessions += 1
+        if self.strangers is not None:
+            self.strangers.discard(self.connection)
+        return self._leave
+
+    def _leave(self) -> None:
+        self._sessions -= 1
+        if not self._sessions and self.strangers is not None and not self.connection.is_closing():
+            self.strangers.add(self.connection)
+
     async def read(self) -> Message:
         """Return the next request or response; signals are dealt with.
 
@@ -145,23 +174,41 @@ class Stream(abc.ABC):
                 else:
                     self._on_signal(message)
             except Malformed as error:
-                self.write(Message(ABORT, [], str(error).encode()))
+                options = error.options if isinstance(error, _BadSignal) else []
+                self.write(Message(ABORT, options, str(error).encode()))
                 raise StreamEnded(f"{self.peer} broke the protocol: {error}") from None
 
     def _on_signal(self, message: Message) -> None:
+        # RFC 8323, section 5.2: none that is critical has been defined, and elective ones may be ignored.
+        critical = next((number for number, _ in message.options if number & 1), None)
+        if critical is not None:
+            raise _BadSignal(critical, of_csm=message.code == CSM)
         if message.code == CSM:
             self._greeted = True
-            for number, value in message.options:
-                if number == MAX_MESSAGE_SIZE:
-                    self.peer_message_bytes = parse_uint(value[:8])
-                elif number & 1:
-                    raise Malformed("an unknown critical option in the CSM")
+            size = message.option(MAX_MESSAGE_SIZE)
+            if size is not None and len(size) <= MAX_MESSAGE_SIZE_BYTES:
+                self.peer_message_bytes = parse_uint(size)
+                if self.peer_message_bytes < MIN_STREAM_MESSAGE_BYTES:
+                    raise Malformed(f"Max-Message-Size must be {MIN_STREAM_MESSAGE_BYTES} at least")
         elif message.code == PING:
             self.write(Message(PONG, token=message.token))
         elif message.code in (RELEASE, ABORT):
             raise StreamEnded(f"{self.peer} ended the connection")
         elif message.code != PONG:
             raise Malformed("an unknown signal")
+
+
+class _BadSignal(Malformed):
+    """A signal has a critical option that is not understood.
+
+    Attributes:
+        options: of the abort that answers it.
+    """
+
+    def __init__(self, number: int, *, of_csm: bool) -> None:
+        super().__init__(f"the critical option {number} of a signal is unknown")
+        # RFC 8323, section 5.6.
+        self.options: Options = [(BAD_CSM_OPTION, uint(number))] if of_csm else []
 
 
 class TcpStream(Stream):
@@ -174,6 +221,11 @@ class TcpStream(Stream):
         self._reader = reader
         self._writer = writer
         writer.transport.set_write_buffer_limits(high=STREAM_WRITE_BYTES)
+
+    @property
+    def connection(self) -> asyncio.WriteTransport:
+        """See `Stream`."""
+        return self._writer.transport
 
     def write(self, message: Message) -> None:
         """See `Stream`."""
@@ -223,6 +275,11 @@ class WebSocketStream(Stream):
         self._few = asyncio.Event()
         self._few.set()
         self._sending = asyncio.create_task(self._send_all())
+
+    @property
+    def connection(self) -> asyncio.WriteTransport:
+        """See `Stream`."""
+        return self._websocket.transport
 
     def write(self, message: Message) -> None:
         """See `Stream`."""
@@ -287,6 +344,7 @@ class StreamRequest(Request):
 
     room = None
     identity = None
+    bert = True
 
     @property
     def peer(self) -> str:
@@ -302,6 +360,10 @@ class StreamRequest(Request):
     def payload_bytes(self) -> int:
         """See `Request`."""
         return self._stream.payload_bytes
+
+    def settle(self) -> Callable[[], None]:
+        """See `Request`."""
+        return self._stream.settle()
 
     def respond(self, code: int, options: Options | None = None, payload: bytes = b"") -> None:
         """See `Request`."""
@@ -346,6 +408,7 @@ class StreamServer:
     def __init__(self, on_request: Callable[[Request], None]) -> None:
         self._on_request = on_request
         self._server: Any = None
+        self._strangers = Strangers()
         self._streams: dict[Stream, asyncio.Task[Any]] = {}
 
     async def start(self, url: Url) -> int:
@@ -355,8 +418,21 @@ class StreamServer:
                 self._serve_tcp, url.host, url.port, backlog=LISTEN_BACKLOG, limit=MAX_MESSAGE_BYTES
             )
         else:
-            from websockets.asyncio.server import serve
+            from websockets.asyncio.server import ServerConnection, serve
             from websockets.typing import Subprotocol
+
+            strangers = self._strangers
+
+            class Counted(ServerConnection):
+                """websockets' connection, which is bounded from its first byte on."""
+
+                def connection_made(self, transport: Any) -> None:
+                    super().connection_made(transport)
+                    strangers.add(transport)
+
+                def connection_lost(self, exc: Exception | None) -> None:
+                    strangers.discard(self.transport)
+                    super().connection_lost(exc)
 
             self._server = await serve(
                 self._serve_websocket,
@@ -367,6 +443,8 @@ class StreamServer:
                 origins=[None],
                 subprotocols=[Subprotocol(WEBSOCKET_SUBPROTOCOL)],
                 process_request=_check_path,
+                create_connection=Counted,
+                open_timeout=STRANGER_S,
                 compression=None,
                 ping_interval=None,
                 max_size=MAX_MESSAGE_BYTES + OVERHEAD_BYTES,
@@ -378,6 +456,7 @@ class StreamServer:
     async def close(self) -> None:
         """Accept no more and end all streams. Idempotent."""
         self._server.close()
+        self._strangers.close()
         for stream, task in list(self._streams.items()):
             await stream.close()
             if task is not asyncio.current_task():
@@ -388,6 +467,7 @@ class StreamServer:
             )
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._strangers.add(writer.transport)
         await self._serve(TcpStream(reader, writer))
 
     async def _serve_websocket(self, websocket: WebSocket) -> None:
@@ -397,6 +477,7 @@ class StreamServer:
         task = asyncio.current_task()
         assert task is not None
         self._streams[stream] = task
+        stream.strangers = self._strangers
         try:
             stream.greet()
             while True:
@@ -410,6 +491,8 @@ class StreamServer:
             pass  # By `close`.
         finally:
             del self._streams[stream]
+            stream.strangers = None
+            self._strangers.discard(stream.connection)
             await stream.close()
 
 

@@ -12,17 +12,20 @@ import time
 
 import anyio
 import pytest
-from edgerm_transport_coap.config import READ_BATCH
+from edgerm_transport_coap.config import MAX_DATAGRAM_BYTES, READ_BATCH
 from edgerm_transport_coap.datagrams import DatagramRequest, Endpoint
 from edgerm_transport_coap.message import (
     ACK,
+    CHANGED,
     CON,
     CONTENT,
     EMPTY,
     GET,
+    MORE,
     NON,
     POST,
     RST,
+    TOO_LARGE,
     Message,
     encode_datagram,
 )
@@ -30,7 +33,7 @@ from edgerm_transport_coap.request import ACKNOWLEDGED, REJECTED, TIMED_OUT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .raw import Peer, Sessions, listening, peer_of
+from .raw import Peer, Sessions, block1, listening, peer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -67,11 +70,32 @@ async def test_what_is_no_request(data: str, answer: str | None) -> None:
             assert encode_datagram(await peer.receive()).hex() == answer
 
 
-async def test_a_datagram_that_is_too_long_harms_nothing() -> None:
-    async with listening() as listener, peer_of(listener) as peer:
-        peer.send_bytes(encode_datagram(peer.request(POST, "e", payload=bytes(60_000))))
-        await anyio.sleep(0.05)
-        assert (await peer.ask(GET, ".well-known/core")).code == CONTENT
+@pytest.mark.parametrize("url", ["coap://127.0.0.1:0", "coap://0.0.0.0:0"])
+async def test_a_datagram_that_is_too_long_is_refused_instead_of_read_in_part(
+    sessions: Sessions, url: str
+) -> None:
+    """The kernel cuts it off without a word: what is left would look like a shorter frame."""
+    async with listening(sessions, url=url) as listener:
+        peer = Peer(listener.url.replace("0.0.0.0", "127.0.0.1"))
+        name = await peer.open("m=65536")
+        connection = await sessions.next()
+        fits = peer.request(POST, f"e/{name}?1", [(MORE, b"")])
+        fits.payload = bytes(MAX_DATAGRAM_BYTES - len(encode_datagram(fits)) - 1)
+        assert len(encode_datagram(fits)) == MAX_DATAGRAM_BYTES
+        peer.send(fits)
+        await peer.answer_to(fits)
+        assert await connection.receive() == fits.payload
+        for size in (MAX_DATAGRAM_BYTES, 60_000):
+            answer = await peer.ask(POST, f"e/{name}?2", payload=bytes(size))
+            assert (answer.kind, answer.code) == (ACK, TOO_LARGE)
+            assert answer.options == block1(0, False)
+        for message in (Message(CONTENT, [], bytes(3000)), Message(POST, [], bytes(3000), kind=ACK)):
+            peer.send(message)
+        peer.send_bytes(b"\xff" * 3000)
+        answer = await peer.ask(POST, f"e/{name}?2", [(MORE, b"")], b"shorter")
+        assert answer.code == CHANGED
+        assert await connection.receive() == b"shorter"
+        peer.close()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,6 +12,7 @@ from edgerm_transport_coap.message import (
     ACCEPT,
     ACK,
     BLOCK1,
+    BLOCK2,
     CON,
     CONTENT_FORMAT,
     DELETE,
@@ -23,6 +24,7 @@ from edgerm_transport_coap.message import (
     POST,
     PROXY_URI,
     SIZE1,
+    URI_HOST,
     Options,
     encode_datagram,
     parse_uint,
@@ -34,7 +36,7 @@ from edgerm_core.errors import ConnectionClosed
 from edgerm_core.interfaces import Connection
 from edgerm_core.messages import Heartbeat, HeartbeatAck
 
-from .raw import Sessions, block1, listening, peer_of
+from .raw import Sessions, block1, block2, listening, peer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +84,8 @@ async def test_resources_are_listed() -> None:
         (POST, "e/{session}?-1", [], b"", "4.00"),
         (POST, "e/{session}?1&2", [], b"", "4.00"),
         (POST, "e/{session}?99999999999", [], b"", "4.00"),
-        (POST, "e/{session}?1", [(BLOCK1, b"1234")], b"", "4.00"),
+        (POST, "e/{session}?1", [(BLOCK1, b"\x07")], b"", "4.00"),  # Reserved for streams.
+        (POST, "e/{session}?1", [(BLOCK2, b"\x07")], b"", "4.00"),
         (POST, "e?m=63", [], b"", "4.00"),
         (POST, "e?m=65537", [], b"", "4.00"),
         (POST, "e?m=x", [], b"", "4.00"),
@@ -91,6 +94,13 @@ async def test_resources_are_listed() -> None:
         (GET, "b/{session}/short", [], b"", "4.00"),
         (POST, "e/{session}?1", [(9, b"x")], b"", "4.02"),  # OSCORE, which is critical.
         (POST, "e/{session}?1", [(2049, b"")], b"", "4.02"),
+        (POST, "e/{session}?1", [(BLOCK1, b"1234")], b"", "4.02"),
+        (POST, "e/{session}?1", [(BLOCK2, b"1234")], b"", "4.02"),
+        (POST, "e/{session}?1", [(ACCEPT, b"\0\0\x3f")], b"", "4.02"),
+        (POST, "e/{session}?1", 2 * [(ACCEPT, uint(63))], b"", "4.02"),
+        (POST, "e/{session}?1", 2 * [(URI_HOST, b"master")], b"", "4.02"),
+        (POST, "e/{session}?1", [*block1(0, False), *block1(0, False)], b"", "4.02"),
+        (GET, "b/{session}/" + 43 * "A", [*block2(0), *block2(1)], b"", "4.02"),
         (POST, "e/AAAAAAAA?1", [], b"", "4.04"),
         (GET, "e/AAAAAAAA", [], b"", "4.04"),
         (GET, "b/AAAAAAAA/" + 43 * "A", [], b"", "4.04"),
@@ -112,6 +122,9 @@ async def test_resources_are_listed() -> None:
         (GET, "e", [(PROXY_URI, b"coap://elsewhere")], b"", "5.05"),
         (POST, "e?m=64&t=60&later=1", [(ACCEPT, uint(63)), (2050, b"elective")], b"", "2.01"),
         (POST, "e/{session}?1", [(CONTENT_FORMAT, uint(63))], b"", "2.04"),
+        # What is elective counts the first time, and not at all if it is too long.
+        (POST, "e/{session}?1", [(CONTENT_FORMAT, uint(n)) for n in (63, 60)], b"x", "2.04"),
+        (POST, "e/{session}?1", [(CONTENT_FORMAT, b"\0\0\x3c")], b"x", "2.04"),
         (DELETE, "e/{session}", [], b"", "2.02"),
         (DELETE, "e/AAAAAAAA", [], b"", "2.02"),
     ],
@@ -119,7 +132,7 @@ async def test_resources_are_listed() -> None:
 async def test_codes(method: int, path: str, options: Options, payload: bytes, code: str) -> None:
     async with listening() as listener, peer_of(listener) as peer:
         session = await peer.open()
-        answer = await peer.ask(method, path.format(session=session), sorted(options), payload)
+        answer = await peer.ask(method, path.format(session=session), options, payload)
         assert f"{answer.code >> 5}.{answer.code & 31:02}" == code
 
 

@@ -17,6 +17,7 @@ from edgerm_transport_coap.message import (
     POST,
     RST,
     Message,
+    Options,
 )
 
 from edgerm_core.errors import ConnectionClosed
@@ -220,10 +221,69 @@ async def test_the_bell_rings_once_until_the_device_comes(sessions: Sessions) ->
             note = await peer.receive()
             peer.acknowledge(note)
             assert (await peer.ask(POST, f"e/{name}?{2 * number}")).payload == b"more"
-        answer = await peer.ask(GET, f"e/{name}", [(OBSERVE, b"\x01")])
-        assert answer.option(OBSERVE) is None
+        deregister = peer.request(GET, f"e/{name}", [(OBSERVE, b"\x01")])
+        deregister.token = watch.token
+        peer.send(deregister)
+        assert (await peer.answer_to(deregister)).option(OBSERVE) is None
+        assert not connection.push
         await connection.send(b"nobody listens")
         assert await peer.nothing_comes()
+
+
+@pytest.mark.parametrize("options", [[], [(OBSERVE, b"\x01")]], ids=["plain", "deregistration"])
+async def test_only_the_token_that_observes_ends_an_observation(
+    sessions: Sessions, options: Options
+) -> None:
+    """RFC 7641, section 3.6: neither a plain GET nor another token's deregistration is meant."""
+    async with listening(sessions) as listener, peer_of(listener) as peer, peer_of(listener) as other:
+        name = await peer.open()
+        connection = await sessions.next()
+        watch = peer.request(GET, f"e/{name}", [(OBSERVE, b"")])
+        peer.send(watch)
+        await peer.answer_to(watch)
+        assert (await peer.ask(GET, f"e/{name}", options)).payload == b"0"
+        request = other.request(GET, f"e/{name}", options)
+        request.token = watch.token  # The same, from elsewhere.
+        other.send(request)
+        assert (await other.answer_to(request)).payload == b"0"
+        assert connection.push
+        await connection.send(b"ring")
+        assert (await peer.receive()).token == watch.token
+
+
+async def test_nobody_else_can_be_made_to_hear_the_bell(sessions: Sessions) -> None:
+    """Whoever knows a session names a victim's address as his own: the victim hears one ping."""
+    async with listening(sessions) as listener, peer_of(listener) as peer, peer_of(listener) as victim:
+        name = await peer.open()
+        connection = await sessions.next()
+        watch = victim.request(GET, f"e/{name}", [(OBSERVE, b"")])
+        victim.send(watch)
+        ping = await victim.receive()
+        assert (ping.kind, ping.code) == (CON, EMPTY)
+        pushes = [connection.push]
+        await connection.send(b"ring")
+        assert await victim.nothing_comes()
+        # The same datagram from somebody who is there, and says so.
+        victim.send(watch)
+        ping = await victim.receive()
+        victim.send(Message(EMPTY, kind=RST, mid=ping.mid))
+        answer = await victim.answer_to(watch)
+        assert (answer.code, answer.payload) == (0x45, b"4")
+        pushes.append(connection.push)
+        assert pushes == [False, True]
+        assert (await victim.ask(POST, f"e/{name}?1")).payload == b"ring"
+        await connection.send(b"again")
+        assert (await victim.receive()).token == watch.token
+
+
+async def test_observing_a_session_that_has_ended_fetches_what_is_left(sessions: Sessions) -> None:
+    async with listening(sessions) as listener, peer_of(listener) as old, peer_of(listener) as new:
+        name = await old.open()
+        connection = await sessions.next()
+        await connection.send(b"last order")
+        await connection.close("enough")
+        answer = await new.ask(GET, f"e/{name}", [(OBSERVE, b"")])
+        assert (answer.code, answer.payload, answer.option(OBSERVE)) == (0x45, b"10", None)
 
 
 async def test_a_device_that_rejects_the_bell_is_not_rung_any_more(sessions: Sessions) -> None:

@@ -9,17 +9,25 @@ import anyio
 import pytest
 from edgerm_transport_coap.message import (
     ABORT,
+    BLOCK2,
     CONTENT,
     CSM,
     EMPTY,
     GET,
+    LOCATION_PATH,
+    MORE,
+    NOT_FOUND,
     PING,
     PONG,
+    POST,
     RELEASE,
     URI_PATH,
+    URI_QUERY,
     Message,
     Options,
+    block,
     encode_tcp,
+    parse_block,
     uint,
 )
 from edgerm_transport_coap.streams import MAX_MESSAGE_BYTES, StreamEnded, open_tcp, open_websocket
@@ -28,7 +36,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from .raw import PATIENCE_S, listening
+from .raw import PATIENCE_S, Sessions, listening
 
 pytestmark = pytest.mark.anyio
 
@@ -83,6 +91,73 @@ async def test_whoever_breaks_the_protocol_is_told_and_cut(data: bytes) -> None:
             assert (await stream.read_any()).code == ABORT
             with pytest.raises(StreamEnded):
                 await stream.read_any()
+        await stream.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "bad_csm_option"), [(CSM, uint(3)), (PING, None), (PONG, None), (RELEASE, None)]
+)
+async def test_a_signal_with_an_unknown_critical_option_ends_the_connection(
+    code: int, bad_csm_option: bytes | None
+) -> None:
+    """RFC 8323, sections 5.2 and 5.6; elective ones are ignored."""
+    async with listening(url="coap+tcp://127.0.0.1:0") as listener:
+        stream = await open_tcp("127.0.0.1", int(listener.url.rpartition(":")[2]))
+        stream.write(Message(CSM, [(2, uint(1152)), (2048, b"")]))
+        stream.write(Message(PING, [(2, b""), (2048, b"")], token=b"p"))
+        stream.write(Message(code, [(3, b"")]))
+        with anyio.fail_after(PATIENCE_S):
+            assert (await stream.read_any()).code == CSM
+            assert (await stream.read_any()).code == PONG
+            abort = await stream.read_any()
+        assert (abort.code, abort.option(2)) == (ABORT, bad_csm_option)
+        await stream.close()
+
+
+async def test_a_peer_that_takes_little_is_sent_no_more(sessions: Sessions) -> None:
+    """RFC 8323, section 5.3.1: whatever the answer is, an opening, an exchange or a reason."""
+    async with listening(sessions, url="coap+tcp://127.0.0.1:0") as listener:
+        stream = await open_tcp("127.0.0.1", int(listener.url.rpartition(":")[2]))
+        limit = 200
+        stream.write(Message(CSM, [(2, uint(limit))]))
+        with anyio.fail_after(PATIENCE_S):
+            assert (await stream.read_any()).code == CSM
+        stream.write(Message(POST, [(URI_PATH, b"e"), (URI_QUERY, b"m=4096")], b"x", token=b"12345678"))
+        opened = await sessions.next()
+        assert await opened.receive() == b"x"
+        await opened.send(bytes(range(250)) * 4)
+        with anyio.fail_after(PATIENCE_S):
+            answer = await stream.read_any()
+        assert len(encode_tcp(answer)) <= limit
+        assert answer.option(MORE) is not None
+        path = [(URI_PATH, value) for number, value in answer.options if number == LOCATION_PATH]
+        got = b""
+        more = True
+        while more:
+            want = block(len(got) // 64, False, 2 if got else 6)
+            stream.write(Message(POST, [*path, (URI_QUERY, b"1"), (BLOCK2, want)], token=b"12345678"))
+            with anyio.fail_after(PATIENCE_S):
+                answer = await stream.read_any()
+            assert len(encode_tcp(answer)) <= limit
+            got += answer.payload
+            _, more, _ = parse_block(answer.option(BLOCK2) or b"")
+        assert got == bytes(range(250)) * 4
+        await opened.close("x" * 500)
+        stream.write(Message(POST, [*path, (URI_QUERY, b"2")], token=b"12345678"))
+        with anyio.fail_after(PATIENCE_S):
+            answer = await stream.read_any()
+        assert answer.code == NOT_FOUND
+        assert len(encode_tcp(answer)) <= limit
+        await stream.close()
+
+
+async def test_a_peer_that_takes_next_to_nothing_is_told(sessions: Sessions) -> None:
+    async with listening(sessions, url="coap+tcp://127.0.0.1:0") as listener:
+        stream = await open_tcp("127.0.0.1", int(listener.url.rpartition(":")[2]))
+        stream.write(Message(CSM, [(2, uint(100))]))
+        with anyio.fail_after(PATIENCE_S):
+            assert (await stream.read_any()).code == CSM
+            assert (await stream.read_any()).code == ABORT
         await stream.close()
 
 
