@@ -45,8 +45,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 class Device:
     """Speaks through one run of the client for each request, and so from a new port each time.
 
-    libcoap 4.3.1 answers no ping in the first quarter of the second in which it has started: it is pinged again
-    when it asks again, after two to three seconds.
+    libcoap 4.3.1 answers no ping in the first quarter of the second in which it has started: it is pinged
+    again when it asks again, after two to three seconds.
     """
 
     def __init__(self, client: str, url: str, directory: Path) -> None:
