@@ -1,7 +1,7 @@
 """Says in the log what keeps a daemon's event loop from turning, such as a plugin that never returns.
 
-A call that loops for ever, or that blocks where it should wait, cannot be interrupted inside its
-process. It can be named, so that the operator knows which plugin to disable.
+What the master breaks off (`master/timelimit.py`) is the exception: any other call that loops for ever, or
+that blocks where it should wait, can only be named, so that the operator knows which plugin to disable.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ async def watch_loop(plugin_of: Callable[[str], str], blocked_s: float = BLOCKED
             seen, missed = (turns, missed + 1) if turns == seen else (turns, 0)
             if missed == CHECKS:
                 culprit = describe(sys._current_frames().get(loop_thread), plugin_of)
-                log.error("the event loop has been blocked for %g s by %s", blocked_s, culprit)
+                text = (
+                    "the event loop has been blocked for %g s by %s: nothing else happens until it returns"
+                )
+                log.error(text, blocked_s, culprit)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
     try:
@@ -58,8 +61,8 @@ def describe(frame: FrameType | None, plugin_of: Callable[[str], str]) -> str:
     while frame is not None:
         plugin = plugin_of(frame.f_globals.get("__name__", ""))
         if plugin:
-            hint = f'disable it with [plugins] disable = ["{plugin}"] if it stays so'
-            return f"plugin {plugin} ({_place(frame)}): nothing else happens until it returns; {hint}"
+            hint = f'[plugins] disable = ["{plugin}"] in the config turns it off'
+            return f"plugin {plugin} ({_place(frame)}; {hint})"
         frame = frame.f_back
     return _place(innermost) if innermost is not None else "something unknown"
 

@@ -9,6 +9,7 @@ from edgerm_core.ids import format_task_id
 from edgerm_core.master.agents import next_step
 from edgerm_core.master.records import AgentRecord, TaskRecord
 from edgerm_core.master.state import MasterState
+from edgerm_core.master.timelimit import TookTooLong
 from edgerm_core.master.window import Window
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import Reason, TaskState
@@ -59,7 +60,7 @@ def _explain_pending(state: MasterState, task: TaskRecord, row: dict[str, Any]) 
         row["next"] = "placed when an agent joins that fits"
     elif count["fits"]:
         row["summary"] = f"fits {_agents(count['fits'])} now and waits for its turn"
-        row["next"] = "placed as soon as fair sharing allows"
+        row["next"] = state.scheduler_problem or "placed as soon as fair sharing allows"
     elif count["full"]:
         best = next(v for v in verdicts if v["verdict"] == "full")
         row["summary"] = (
@@ -102,8 +103,14 @@ def _against_totals(task: TaskRecord, agent: AgentRecord) -> list[str]:
 
 
 def _policy(state: MasterState, task: TaskRecord) -> str:
+    if not state.scheduler_explains:
+        return "the scheduler did not come back from an earlier explanation: it is not asked again"
+    window = Window(state, complete=False)
     try:
-        return state.scheduler.explain(task, Window(state, complete=False))
+        return state.within(lambda: state.scheduler.explain(task, window))
+    except TookTooLong as error:
+        state.scheduler_explains = False
+        return f"the scheduler cannot explain it: {error}"
     except Exception as error:
         return f"the scheduler cannot explain it: {type(error).__name__}: {error}"
 

@@ -16,6 +16,7 @@ from edgerm_core.interfaces import Decision, OfferProposal, Placement
 from edgerm_core.master.offers import make_offer
 from edgerm_core.master.state import MasterState
 from edgerm_core.master.tasks import place
+from edgerm_core.master.timelimit import TookTooLong
 from edgerm_core.master.window import FrameworkWindow, Window
 from edgerm_core.resources import Resources
 
@@ -29,6 +30,10 @@ MAX_DECISIONS = 100_000
 RETRY_S = 1.0
 """After a scheduler raised, or was cut off, it is asked again after this long."""
 
+BROKEN_OFF_RETRY_S: Final = 60.0
+"""After a call that had to be broken off, the scheduler is not asked for this long: the next one may cost
+the master as much time again, in which it does nothing else."""
+
 ASK_AGAIN_S: Final = 30.0
 """While tasks wait, the scheduler is asked at least this often: what it holds back for a while, it would
 hold back for ever if nothing else happened."""
@@ -40,9 +45,12 @@ class Placer:
     def __init__(self) -> None:
         self._complete = True
         self._ask_again_at: float | None = None
+        self._not_before = 0.0
 
     def run(self, state: MasterState) -> None:
         """Ask for decisions until there are no more, and carry out those that hold."""
+        if state.now < self._not_before:
+            return
         overdue = self._ask_again_at is not None and self._ask_again_at <= state.now
         if not (overdue or state.agent_changes or state.framework_changes or state.task_changes):
             return
@@ -66,24 +74,31 @@ class Placer:
         state.task_changes.clear()
         self._complete = False
         try:
-            decisions = list(itertools.islice(state.scheduler.schedule(window), MAX_DECISIONS + 1))
+            decisions = state.within(
+                lambda: list(itertools.islice(state.scheduler.schedule(window), MAX_DECISIONS + 1))
+            )
             if len(decisions) > MAX_DECISIONS:
                 raise ValueError(f"more than {MAX_DECISIONS} decisions in one call")
             for decision in decisions:
                 if not _well_formed(decision):
                     raise TypeError(f"{decision!r:.200} is not a decision")
+            state.scheduler_problem = ""
             return decisions
         except Exception as error:
             # Whatever it knew may be half updated: it starts anew.
             self._complete = True
+            retry_s, what = RETRY_S, f"{type(error).__name__}: {error}"
+            if isinstance(error, TookTooLong):
+                retry_s, what = BROKEN_OFF_RETRY_S, str(error)
+                self._not_before = state.now + retry_s
             name = type(state.scheduler).__name__
-            text = f"scheduler {name} failed: {type(error).__name__}: {error}; asked again in {RETRY_S:g} s"
-            state.report(logging.ERROR, text)
-            self._come_back(state)
+            state.scheduler_problem = f"scheduler {name} failed: {what}"
+            state.report(logging.ERROR, f"{state.scheduler_problem}; asked again in {retry_s:g} s")
+            self._come_back(state, retry_s)
             return []
 
-    def _come_back(self, state: MasterState) -> None:
-        state.at(state.now + RETRY_S, _wake, None)
+    def _come_back(self, state: MasterState, retry_s: float = RETRY_S) -> None:
+        state.at(state.now + retry_s, _wake, None)
 
     def _dispose(self, state: MasterState, decision: Decision) -> bool:
         """Carry the decision out if it holds; return whether it did."""

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,7 @@ from edgerm_core.master.machine import Machine
 from edgerm_core.master.records import Session
 from edgerm_core.master.relay import RelayConnection, Relays
 from edgerm_core.master.settings import Settings
+from edgerm_core.master.timelimit import time_limit
 from edgerm_core.messages import (
     BlobData,
     BlobGet,
@@ -72,6 +74,7 @@ from edgerm_core.messages import (
 from edgerm_core.observers import Observer
 from edgerm_core.plugins import Plugins, blaming
 from edgerm_core.security import check_exposure
+from edgerm_core.watchdog import describe
 
 log = logging.getLogger(__name__)
 
@@ -476,7 +479,7 @@ class MasterRunner:
     def _observe(self, kind: str, row: dict[str, object]) -> None:
         for name, observer in list(self._observers.items()):
             try:
-                getattr(observer, f"{kind}_changed")(row)
+                self._machine.state.within(partial(_tell, observer, kind, row))
             except Exception as error:
                 log.error("observer %s failed and is not called again: %s", name, error)
                 del self._observers[name]
@@ -492,7 +495,7 @@ class MasterRunner:
         finally:
             for name, observer in self._observers.items():
                 try:
-                    observer.close()
+                    self._machine.state.within(observer.close)
                 except Exception as error:
                     log.error("observer %s failed at its end: %s", name, error)
 
@@ -581,20 +584,36 @@ async def run_master(
         machine.state.observed = bool(observers)
         runner = MasterRunner(machine, store, blobs, now, observers)
         runner.stage_first_batch()
-        async with _listening(plugins, settings.listen) as listeners:
-            if on_ready is not None:
-                on_ready([listener.url for listener in listeners])
-            try:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(runner.run_engine)
-                    group.start_soon(runner.run_committer)
-                    for listener in listeners:
-                        group.start_soon(_serve, listener, runner)
-            finally:
-                with anyio.CancelScope(shield=True), contextlib.suppress(StoreError, PluginError):
-                    await runner.finish()
+        with time_limit(lambda frame: describe(frame, plugins.plugin_of)) as within:
+            machine.state.within = within
+            await _run(runner, plugins, settings.listen, on_ready)
     finally:
         store.close()
+
+
+async def _run(
+    runner: MasterRunner,
+    plugins: Plugins,
+    urls: Iterable[str],
+    on_ready: Callable[[list[str]], None] | None,
+) -> None:
+    """Listen and work until cancelled. Parameters and errors: those of `run_master`."""
+    async with _listening(plugins, urls) as listeners:
+        if on_ready is not None:
+            on_ready([listener.url for listener in listeners])
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(runner.run_engine)
+                group.start_soon(runner.run_committer)
+                for listener in listeners:
+                    group.start_soon(_serve, listener, runner)
+        finally:
+            with anyio.CancelScope(shield=True), contextlib.suppress(StoreError, PluginError):
+                await runner.finish()
+
+
+def _tell(observer: Observer, kind: str, row: dict[str, object]) -> None:
+    getattr(observer, f"{kind}_changed")(row)
 
 
 def _create_observers(plugins: Plugins) -> dict[str, Observer]:

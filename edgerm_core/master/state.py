@@ -38,6 +38,7 @@ from edgerm_core.master.records import (
     TaskRecord,
 )
 from edgerm_core.master.settings import Settings
+from edgerm_core.master.timelimit import Within, unlimited
 from edgerm_core.messages import AnyMessage, Failed
 from edgerm_core.resources import Resources, add_scalars, subtract_scalars
 from edgerm_core.tasks import StoryEntry, TaskState
@@ -62,6 +63,12 @@ class MasterState:
     def __init__(self, settings: Settings, scheduler: Scheduler, master_id: str, now: float) -> None:
         self.settings = settings
         self.scheduler = scheduler
+        #: How the scheduler is called; the runner gives calls a limit.
+        self.within: Within = unlimited
+        #: Why nothing is placed at present; empty while the scheduler works.
+        self.scheduler_problem = ""
+        #: False once the scheduler did not come back from an explanation.
+        self.scheduler_explains = True
         self.master_id = master_id
         self.now = now
         self.started_at = now

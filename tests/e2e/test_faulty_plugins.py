@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edgerm_core.master.timelimit import CALL_LIMIT_S
 from edgerm_core.plugins import LOAD_TIMEOUT_S
 from edgerm_core.testing.processes import CONFIG, Cluster, cluster_in
 from edgerm_core.watchdog import BLOCKED_S
@@ -88,6 +89,10 @@ class HangsInStart(FakeExecutor):
     async def start(self, launch, sandbox):
         await anyio.sleep_forever()
 
+class BlocksInStart(FakeExecutor):
+    async def start(self, launch, sandbox):
+        time.sleep(3600)
+
 class RaisesInWait(FakeExecutor):
     async def wait(self, handle):
         raise RuntimeError("lost the thread")
@@ -103,7 +108,8 @@ def executors():
     yield Provider("fingerprint-raises", lambda _: RaisesInFingerprint("fingerprint-raises"))
     yield Provider("fingerprint-hangs", lambda _: HangsInFingerprint("fingerprint-hangs"))
     for made in (RaisesInStart("start-raises"), NothingFromStart("start-nothing"),
-                 HangsInStart("start-hangs"), RaisesInWait("wait-raises")):
+                 HangsInStart("start-hangs"), BlocksInStart("start-blocks"),
+                 RaisesInWait("wait-raises")):
         made.fingerprinted = Fingerprint(made.name, "1")
         yield Provider(made.name, lambda _, made=made: made)
     yield Provider("fine", lambda _: Fine())
@@ -132,6 +138,10 @@ def device_drivers():
     yield Provider("discover-raises", lambda _: RaisesInDiscover())
     yield Provider("discover-nonsense", lambda _: NonsenseFromDiscover())
 
+class HangsInCall(Observer):
+    def task_changed(self, task):
+        time.sleep(3600)
+
 class RaisesInCall(Observer):
     def task_changed(self, task):
         raise RuntimeError("disk full")
@@ -140,6 +150,7 @@ class RaisesInCall(Observer):
 def observers():
     yield Provider("observer-create-raises", broken)
     yield Provider("observer-call-raises", lambda _: RaisesInCall())
+    yield Provider("observer-call-hangs", lambda _: HangsInCall())
 """
 
 SCHEDULERS = """
@@ -316,26 +327,45 @@ def test_a_scheduler_that_fails_is_named_and_everything_else_goes_on(
         assert cluster.stop("master") == 0
 
 
-def test_a_scheduler_that_never_returns_is_named_with_where_it_is(tmp_path: Path, install: Install) -> None:
+def test_a_scheduler_and_an_observer_that_never_return_are_broken_off_and_named(
+    tmp_path: Path, install: Install
+) -> None:
     install("schedulers", SCHEDULERS)
     install("executors", EXECUTORS)
-    with cluster_in(tmp_path, CONFIG) as cluster:
+    sections = "[observer.observer-call-hangs]\n"
+    with cluster_in(tmp_path, CONFIG + sections) as cluster:
         cluster.start_master("--scheduler", "loops")
         cluster.start_agent("a1", "--executor", "fine")
         path = tmp_path / "tasks.toml"
         path.write_text(task("waits", "fine"))
-        submitting = cluster.start("submit", "submit", str(path))
-        named = (
-            f"the event loop has been blocked for {BLOCKED_S:g} s by plugin schedulers (Loops.schedule in "
-        )
-        cluster.wait("it is named", lambda: named in cluster.log("master"))
-        assert "faulty_schedulers.py:" in cluster.log("master")
-        assert '[plugins] disable = ["schedulers"]' in cluster.log("master")
-        cluster.kill("master")
-        submitting.kill()
+        cluster.start("submit", "submit", str(path))
+        hangs = f"it did not return within {CALL_LIMIT_S:g} s, in plugin"
+        observer = "observer observer-call-hangs failed and is not called again"
+        cluster.wait("it is named", lambda: f"{observer}: {hangs} executors" in cluster.log("master"))
         cluster.processes.pop("submit").wait()
+        log = cluster.log("master")
+        assert f"scheduler Loops failed: {hangs} schedulers (Loops.schedule in " in log
+        assert '[plugins] disable = ["schedulers"]' in log
+        task_id = cluster.task("waits")["id"]
+        said = cluster.edgerm("explain", task_id).stdout
+        assert "scheduler Loops failed: it did not return within" in said
+        cluster.edgerm("kill", task_id)
+        cluster.wait_for("waits", "KILLED")
+        assert cluster.stop("master") == 0
         cluster.start_master()  # With another scheduler, and all that was promised before.
         cluster.wait("the agent is back", lambda: cluster.agent("a1").get("connected") is True)
+
+
+def test_what_cannot_be_broken_off_is_named_with_where_it_is(tmp_path: Path, install: Install) -> None:
+    install("executors", EXECUTORS)
+    with cluster_in(tmp_path, CONFIG) as cluster:
+        cluster.start_master()
+        cluster.start_agent("a1", "--executor", "start-blocks")
+        submit(cluster, task("waits", "start-blocks"))
+        named = f"blocked for {BLOCKED_S:g} s by plugin executors (BlocksInStart.start in "
+        cluster.wait("it is named", lambda: named in cluster.log("a1"))
+        assert '[plugins] disable = ["executors"]' in cluster.log("a1")
+        cluster.kill("a1")
 
 
 def test_a_command_does_not_load_what_it_does_not_need(tmp_path: Path, install: Install) -> None:

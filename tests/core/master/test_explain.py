@@ -9,6 +9,7 @@ from edgerm_core.attributes import parse_constraint
 from edgerm_core.ids import AgentId, BlobId, TaskId
 from edgerm_core.interfaces import Snapshot, TaskView
 from edgerm_core.master.explain import MAX_EXPLAINED_AGENTS, explain_task
+from edgerm_core.master.timelimit import TookTooLong, unlimited
 from edgerm_core.messages import Drain, KillTasks
 from edgerm_core.tasks import DisconnectPolicy, File, Implementation, ReschedulePolicy, TaskState
 from edgerm_core.testing.masters import MasterBench, spec
@@ -125,6 +126,30 @@ def test_the_schedulers_own_words_are_passed_on_and_its_failure_too(
     assert explain(bench, task_id)["policy"] == "t1 is second in line of 1"
     monkeypatch.setattr(type(bench.scheduler), "explain", fails)
     assert explain(bench, task_id)["policy"] == "the scheduler cannot explain it: KeyError: 'gone'"
+
+
+def test_a_scheduler_that_fails_is_what_happens_next(bench: MasterBench, monkeypatch: Any) -> None:
+    def fails(self: object, snapshot: Snapshot) -> Any:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(type(bench.scheduler), "schedule", fails)
+    bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    name = type(bench.scheduler).__name__
+    assert explain(bench, task_id)["next"] == f"scheduler {name} failed: KeyError: 'gone'"
+
+
+def test_a_scheduler_that_does_not_come_back_is_not_asked_again(bench: MasterBench) -> None:
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+
+    def break_off(function: object) -> Any:
+        raise TookTooLong("it did not return within 10 s")
+
+    bench.state.within = break_off
+    said = "the scheduler cannot explain it: it did not return within 10 s"
+    assert explain(bench, task_id)["policy"] == said
+    bench.state.within = unlimited
+    assert explain(bench, task_id)["policy"].endswith("it is not asked again")
 
 
 def test_a_missing_blob_is_named(bench: MasterBench) -> None:

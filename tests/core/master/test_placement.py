@@ -13,7 +13,8 @@ from edgerm_core.builtin.first_fit import FirstFitScheduler
 from edgerm_core.feasibility import check
 from edgerm_core.ids import AgentId, FrameworkId, TaskId
 from edgerm_core.interfaces import Decision, OfferProposal, Placement, Scheduler, Snapshot
-from edgerm_core.master.placement import ASK_AGAIN_S, MAX_ROUNDS, RETRY_S
+from edgerm_core.master.placement import ASK_AGAIN_S, BROKEN_OFF_RETRY_S, MAX_ROUNDS, RETRY_S
+from edgerm_core.master.timelimit import TookTooLong, unlimited
 from edgerm_core.messages import Drain, Heartbeat, Launch, Offers
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import TaskState
@@ -78,6 +79,32 @@ def test_a_scheduler_that_raises_is_named_in_the_log_and_asked_again_with_a_comp
     bench.advance(RETRY_S)
     assert states(bench) == [TaskState.STAGING]
     assert scheduler.snapshots[0], "what it knew may be half updated"
+
+
+def test_a_scheduler_that_was_broken_off_is_left_alone_for_a_while() -> None:
+    """Every call may cost the master as much time again."""
+    bench, scheduler = make(first_fits)
+
+    def break_off(function: Callable[[], object]) -> object:
+        function()
+        raise TookTooLong("it did not return within 10 s, in plugin odd")
+
+    bench.state.within = break_off
+    agent = bench.agent("a1")
+    framework = bench.framework("f1")
+    bench.submit(framework, spec())
+    problem = f"scheduler {type(scheduler).__name__} failed: it did not return within 10 s, in plugin odd"
+    assert bench.reports[-1] == f"{problem}; asked again in {BROKEN_OFF_RETRY_S:g} s"
+    bench.state.within = unlimited
+    scheduler.snapshots.clear()
+    bench.submit(framework, spec())
+    bench.live(BROKEN_OFF_RETRY_S - 1, agent)
+    assert scheduler.snapshots == []
+    assert bench.state.scheduler_problem == problem
+    bench.live(2, agent)
+    assert scheduler.snapshots[0], "what it knew may be half updated"
+    assert states(bench) == [TaskState.STAGING] * 2
+    assert bench.state.scheduler_problem == ""
 
 
 def test_a_scheduler_that_raises_now_and_then_still_places_everything() -> None:
