@@ -24,6 +24,9 @@ MAX_DATAGRAM_BYTES: Final = 2048
 MAX_OPTIONS: Final = 32
 """In one message; a request of ours has seven at most."""
 
+MAX_NUMBER_DIGITS: Final = 10
+"""Of an exchange's number, and of what an opening says."""
+
 AMPLIFICATION: Final = 3
 """Answer bytes for each byte from an address that nobody has proven yet (RFC 7252, section 11.3)."""
 

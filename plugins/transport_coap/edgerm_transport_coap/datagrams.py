@@ -44,6 +44,7 @@ from edgerm_transport_coap.message import (
     block,
     block_exponent,
     decode_datagram,
+    encode_answer,
     encode_datagram,
 )
 from edgerm_transport_coap.message_ids import MessageIds
@@ -353,19 +354,14 @@ class DatagramRequest(Request):
     def respond(self, code: int, options: Options | None = None, payload: bytes = b"") -> None:
         """See `Request`. Piggybacked, or separate if the acknowledgement has gone (section 5.2)."""
         asked = self.message
+        endpoint = self._endpoint
         self.answered = True
-        answer = Message(code, options, payload, token=asked.token, kind=NON)
-        if asked.kind == CON:
-            if not self._late:
-                answer.kind, answer.mid = ACK, asked.mid
-                self._endpoint.send(self.remote, answer)
-                return
-            answer.kind = CON
-        answer.mid = self._endpoint.next_mid()
-        if answer.kind == NON:
-            self._endpoint.send(self.remote, answer)
-        else:
-            self._transmission = self._endpoint.transmit(self.remote, answer, self.repeat_s, _nobody)
+        if asked.kind == CON and self._late:
+            answer = Message(code, options, payload, token=asked.token, mid=endpoint.next_mid())
+            self._transmission = endpoint.transmit(self.remote, answer, self.repeat_s, _nobody)
+            return
+        kind, mid = (ACK, asked.mid) if asked.kind == CON else (NON, endpoint.next_mid())
+        endpoint.send_bytes(self.remote, encode_answer(kind, code, mid, asked.token, options, payload))
 
     def respond_proving(
         self, code: int, options: Options, payload: bytes, on_proven: Callable[[], None]

@@ -5,9 +5,10 @@ Knows nothing of networks and of what the messages are for.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
-from edgerm_transport_coap.config import MAX_OPTIONS
+from edgerm_transport_coap.config import MAX_NUMBER_DIGITS, MAX_OPTIONS
 
 CON: Final = 0
 NON: Final = 1
@@ -68,6 +69,8 @@ MORE: Final = 65000
 EMPTY_FRAME: Final = 65004
 """Ours: there is a frame, and it is empty. The protocol has none such, but a transport carries any."""
 
+_HEAD: Final = struct.Struct(">BBH")
+
 Options = list[tuple[int, bytes]]
 """Number and value, in ascending order of numbers."""
 
@@ -127,6 +130,29 @@ class Message:
         if self._first is None:
             self._first = dict(reversed(self.options))
         return self._first.get(number)
+
+
+class Exchange(Message):
+    """A request to carry out an exchange, without any option that is not needed for it.
+
+    Attributes:
+        session: its name.
+        number: of the exchange.
+    """
+
+    __slots__ = ("number", "session")
+
+    def __init__(
+        self, kind: int, mid: int, token: bytes, session: bytes, number: bytes, payload: bytes
+    ) -> None:
+        options = [(URI_PATH, b"e"), (URI_PATH, session), (URI_QUERY, number)]
+        super().__init__(POST, options, payload, token=token, kind=kind, mid=mid)
+        self.session = session
+        self.number = int(number)
+
+    def option(self, number: int) -> bytes | None:
+        """See `Message`."""
+        return None if number > URI_QUERY else super().option(number)
 
 
 def code_name(code: int) -> str:
@@ -245,18 +271,19 @@ def _parse_options(data: bytes, at: int) -> tuple[Options, bytes]:
 
 def encode_datagram(message: Message) -> bytes:
     """Return the message as a datagram (RFC 7252, section 3)."""
-    token = message.token
-    header = bytes(
-        (
-            0x40 | message.kind << 4 | len(token),
-            message.code,
-            message.mid >> 8,
-            message.mid & 0xFF,
-        )
+    return encode_answer(
+        message.kind, message.code, message.mid, message.token, message.options, message.payload
     )
-    if not message.options and not message.payload:
-        return header + token
-    return header + token + _encode_options(message.options, message.payload)
+
+
+def encode_answer(
+    kind: int, code: int, mid: int, token: bytes, options: Options | None, payload: bytes
+) -> bytes:
+    """As `encode_datagram`, for what is sent at once and needs no Message."""
+    head = _HEAD.pack(0x40 | kind << 4 | len(token), code, mid) + token
+    if options:
+        return head + _encode_options(options, payload)
+    return head + b"\xff" + payload if payload else head
 
 
 def decode_datagram(data: bytes) -> Message:
@@ -265,6 +292,11 @@ def decode_datagram(data: bytes) -> Message:
     Raises:
         Malformed: if there is none.
     """
+    return parse_exchange(data) or decode_any_datagram(data)
+
+
+def decode_any_datagram(data: bytes) -> Message:
+    """As `decode_datagram`, without the short way for exchanges."""
     if len(data) < 4 or data[0] >> 6 != 1:
         # RFC 7252, section 3: other versions are ignored without a word.
         raise Malformed("not a CoAP datagram")
@@ -282,6 +314,39 @@ def decode_datagram(data: bytes) -> Message:
     except (ValueError, IndexError) as error:
         raise Malformed(str(error), mid if kind == CON else None) from None
     return message
+
+
+_EXCHANGE_PATH: Final = b"\xb1e\x08"
+"""Uri-Path `e`, and the head of another one with 8 characters."""
+
+_NUMBER: Final = 0x40
+"""The head of Uri-Query behind a Uri-Path; plus its length."""
+
+
+def parse_exchange(data: bytes) -> Exchange | None:
+    """Return what `decode_any_datagram` would, if it is exchange number so and so of a session.
+
+    Nearly all datagrams are: `POST e/<session>?<n>` without any other option. Everything else is None.
+    """
+    if len(data) < 4 or data[1] != POST:
+        return None
+    first = data[0]
+    path = 4 + (first & 15)
+    query = path + 11
+    if (
+        first & 0xE0 != 0x40  # Neither CON nor NON of version 1.
+        or path > 12
+        or data[path : path + 3] != _EXCHANGE_PATH
+        or len(data) <= query
+        or not 0 < (digits := data[query] - _NUMBER) <= MAX_NUMBER_DIGITS
+    ):
+        return None
+    end = query + 1 + digits
+    number, rest = data[query + 1 : end], data[end:]
+    if len(number) < digits or not number.isdigit() or (rest and (rest[0] != 0xFF or len(rest) == 1)):
+        return None
+    mid = data[2] << 8 | data[3]
+    return Exchange(first >> 4 & 3, mid, data[4:path], data[path + 3 : query], number, rest[1:])
 
 
 # --- streams ----------------------------------------------------------------------------------

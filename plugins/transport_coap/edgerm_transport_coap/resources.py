@@ -20,6 +20,7 @@ from edgerm_transport_coap.config import (
     DEFAULT_FRAME_BYTES,
     ENDED_SESSIONS,
     MAX_FRAME_BYTES,
+    MAX_NUMBER_DIGITS,
     MAX_ROUND_TRIP_S,
     MIN_FRAME_BYTES,
     REASON_BYTES,
@@ -46,12 +47,13 @@ from edgerm_transport_coap.message import (
     TOO_LARGE,
     UNAVAILABLE,
     UNSUPPORTED_FORMAT,
+    Exchange,
     Malformed,
     parse_block,
     parse_uint,
     uint,
 )
-from edgerm_transport_coap.options import Refusal, parse_target
+from edgerm_transport_coap.options import Refusal, Target, parse_target
 from edgerm_transport_coap.request import Recent, Request, Waiting
 from edgerm_transport_coap.session import Session
 from edgerm_transport_coap.silence import Silence
@@ -68,7 +70,6 @@ DEREGISTER: Final = 1
 """Values of Observe in a request (RFC 7641, section 2)."""
 
 NAME_CHARACTERS: Final = 8
-MAX_NUMBER_DIGITS: Final = 10
 
 _NAME: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -119,33 +120,39 @@ class Resources:
     def handle(self, request: Request) -> None:
         """Answer the request, now or later."""
         message = request.message
+        waiting = self._waiting
         try:
-            target = parse_target(message.options, bert=request.bert)
+            if isinstance(message, Exchange):
+                self._on_exchange(request, message.session, message.number)
+            else:
+                target = parse_target(message.options, bert=request.bert)
+                if target.path[:1] == [b"b"]:
+                    waiting = self._waiting_for_blobs
+                self._route(request, target)
         except Refusal as refusal:
             request.respond(refusal.code)
-            return
-        path, query = target.path, target.query
-        content_format, accept = target.content_format, target.accept
-        try:
-            if path and path[0] == b"e" and len(path) <= 2:
-                if accept is not None and accept != CBOR_SEQUENCE:
-                    request.respond(NOT_ACCEPTABLE)
-                elif content_format is not None and content_format != CBOR_SEQUENCE and message.payload:
-                    request.respond(UNSUPPORTED_FORMAT)
-                elif len(path) == 1:
-                    self._on_entrance(request, query)
-                else:
-                    self._on_session_request(request, path[1], query)
-            elif path and path[0] == b"b" and len(path) == 3:
-                self._on_blob(request, path[1], path[2], accept)
-            elif path == [b".well-known", b"core"]:
-                self._on_links(request, accept)
-            else:
-                request.respond(NOT_FOUND)
         except Malformed:
             request.respond(BAD_REQUEST)
         if not request.answered:
-            (self._waiting_for_blobs if path[0] == b"b" else self._waiting).add(request)
+            waiting.add(request)
+
+    def _route(self, request: Request, target: Target) -> None:
+        path, accept, content_format = target.path, target.accept, target.content_format
+        if path and path[0] == b"e" and len(path) <= 2:
+            if accept is not None and accept != CBOR_SEQUENCE:
+                request.respond(NOT_ACCEPTABLE)
+            elif content_format not in (None, CBOR_SEQUENCE) and request.message.payload:
+                request.respond(UNSUPPORTED_FORMAT)
+            elif len(path) == 1:
+                self._on_entrance(request, target.query)
+            else:
+                self._on_session_request(request, path[1], target.query)
+        elif path and path[0] == b"b" and len(path) == 3:
+            self._on_blob(request, path[1], path[2], accept)
+        elif path == [b".well-known", b"core"]:
+            self._on_links(request, accept)
+        else:
+            request.respond(NOT_FOUND)
 
     def _on_links(self, request: Request, accept: int | None) -> None:
         if request.message.code != GET:
@@ -166,23 +173,7 @@ class Resources:
     def _on_session_request(self, request: Request, name: bytes, query: list[bytes]) -> None:
         code = request.message.code
         if code == POST:
-            number = _number(query)
-            session = self._find(request, name)
-            if session is None:
-                return
-            if session.has_whole(number):
-                if _has_more(request):
-                    request.respond(CONTINUE, [(BLOCK1, request.message.option(BLOCK1) or b"")])
-                else:
-                    session.exchange(request, number, None, Block.of(request))
-                return
-            frame = self._assembled(request, session.assembly, number)
-            if frame is None:
-                return
-            if len(frame) > self._config.max_message_bytes:
-                session.refuse_too_large(request)
-            else:
-                session.exchange(request, number, frame or request.message.frame, Block.of(request))
+            self._on_exchange(request, name, _number(query))
         elif code == GET:
             session = self._find(request, name)
             if session is not None:
@@ -196,6 +187,24 @@ class Resources:
             self._on_delete(request, name)
         else:
             request.respond(METHOD_NOT_ALLOWED)
+
+    def _on_exchange(self, request: Request, name: bytes, number: int) -> None:
+        session = self._find(request, name)
+        if session is None:
+            return
+        if session.has_whole(number):
+            if _has_more(request):
+                request.respond(CONTINUE, [(BLOCK1, request.message.option(BLOCK1) or b"")])
+            else:
+                session.exchange(request, number, None, Block.of(request))
+            return
+        frame = self._assembled(request, session.assembly, number)
+        if frame is None:
+            return
+        if len(frame) > self._config.max_message_bytes:
+            session.refuse_too_large(request)
+        else:
+            session.exchange(request, number, frame or request.message.frame, Block.of(request))
 
     def _on_delete(self, request: Request, name: bytes) -> None:
         session = self.sessions.get(_checked(name))

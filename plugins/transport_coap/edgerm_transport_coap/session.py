@@ -152,7 +152,8 @@ class Session(Connection):
             finally:
                 self._reader = None
         frame = self._inbox.pop(0)
-        self._admit_held()
+        if self._held is not None:
+            self._admit_held()
         return frame
 
     async def close(self, reason: str = "") -> None:

@@ -16,11 +16,13 @@ from edgerm_transport_coap.message import (
     RST,
     URI_PATH,
     URI_QUERY,
+    Exchange,
     Malformed,
     Message,
     block,
     block_exponent,
     code_name,
+    decode_any_datagram,
     decode_datagram,
     decode_stream,
     decode_websocket,
@@ -28,6 +30,7 @@ from edgerm_transport_coap.message import (
     encode_tcp,
     encode_websocket,
     parse_block,
+    parse_exchange,
     parse_uint,
     tcp_body_bytes,
     tcp_length_bytes,
@@ -128,6 +131,70 @@ def test_what_is_no_message_is_malformed_and_confirmable_ones_are_reset(
     with pytest.raises(Malformed) as caught:
         decode_datagram(bytes.fromhex(data))
     assert caught.value.reset == reset
+
+
+NUMBERS = st.one_of(st.integers(0, 10**10 - 1).map(b"%d".__mod__), st.binary(max_size=16))
+
+ALMOST_EXCHANGES = st.builds(
+    lambda kind, code, mid, token, path, session, number, more, payload: encode_datagram(
+        Message(
+            code,
+            [(URI_PATH, path), (URI_PATH, session), (URI_QUERY, number), *more],
+            payload,
+            token=token,
+            kind=kind,
+            mid=mid,
+        )
+    ),
+    st.sampled_from((CON, NON, ACK)),
+    st.sampled_from((POST, POST, POST, GET)),
+    st.integers(0, 65535),
+    st.binary(max_size=8),
+    st.sampled_from((b"e", b"e", b"e", b"b", b"ee")),
+    st.one_of(st.binary(min_size=8, max_size=8), st.binary(max_size=20)),
+    NUMBERS,
+    st.lists(st.tuples(st.integers(URI_QUERY, 70), st.binary(max_size=2)), max_size=1),
+    st.binary(max_size=40),
+)
+
+
+@given(ALMOST_EXCHANGES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=2))
+@settings(max_examples=500, deadline=None)
+def test_the_short_way_finds_what_the_long_way_finds(data: bytes, changes: list[tuple[int, int]]) -> None:
+    changed = bytearray(data)
+    for at, byte in changes:
+        changed[at % len(data)] = byte
+    for end in range(len(changed) + 1):
+        cut_off = bytes(changed[:end])
+        found = parse_exchange(cut_off)
+        if found is not None:
+            expected = decode_any_datagram(cut_off)
+            assert same(found, expected)
+            assert (found.kind, found.mid) == (expected.kind, expected.mid)
+            assert all(found.option(n) == expected.option(n) for n in range(EMPTY_FRAME + 1, 0, -13))
+            assert all(found.option(n) == expected.option(n) for n in range(100))
+            assert found.options == [(URI_PATH, b"e"), (URI_PATH, found.session), found.options[2]]
+            assert found.number == int(found.options[2][1])
+
+
+@given(
+    st.sampled_from((CON, NON)),
+    st.integers(0, 65535),
+    st.binary(max_size=8),
+    st.binary(min_size=8, max_size=8),
+    st.integers(0, 10**10 - 1),
+    st.binary(max_size=40),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_plain_exchange_goes_the_short_way(
+    kind: int, mid: int, token: bytes, session: bytes, number: int, payload: bytes
+) -> None:
+    options = [(URI_PATH, b"e"), (URI_PATH, session), (URI_QUERY, b"%d" % number)]
+    sent = Message(POST, options, payload, token=token, kind=kind, mid=mid)
+    found = decode_datagram(encode_datagram(sent))
+    assert isinstance(found, Exchange)
+    assert same(found, sent)
+    assert (found.kind, found.mid, found.session, found.number) == (kind, mid, session, number)
 
 
 def test_options_are_limited() -> None:
