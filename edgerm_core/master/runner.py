@@ -54,6 +54,7 @@ from edgerm_core.master.machine import Machine
 from edgerm_core.master.records import Session
 from edgerm_core.master.relay import RelayConnection, Relays
 from edgerm_core.master.settings import Settings
+from edgerm_core.master.signal import Signal
 from edgerm_core.master.timelimit import time_limit
 from edgerm_core.messages import (
     BlobData,
@@ -108,17 +109,16 @@ class SessionPort:
         self.relays: Relays | None = None
         #: Frames handed to the engine and not yet handled.
         self.frames_waiting = 0
-        self.room = anyio.Event()
+        self.room = Signal()
         self.outbox: collections.deque[bytes] = collections.deque()
         self.outbox_bytes = 0
-        self.wake_writer = anyio.Event()
-        self.drained = anyio.Event()
+        self.wake_writer = Signal()
+        self.drained = Signal()
         #: Set when no more is to be sent: the reason.
         self.closing: str | None = None
 
     async def wait_room(self) -> None:
         """Wait until the engine has handled another of this session's frames."""
-        self.room = anyio.Event()
         await self.room.wait()
 
     async def wait_drained(self) -> None:
@@ -129,7 +129,7 @@ class SessionPort:
         """Queue one encoded message; return whether the outbox is still within its limit."""
         self.outbox.append(data)
         self.outbox_bytes += len(data)
-        self.wake_writer.set()
+        self.wake_writer.give()
         return self.outbox_bytes <= SESSION_OUTBOX_BYTES
 
     def take_frame(self) -> bytes:
@@ -141,8 +141,7 @@ class SessionPort:
             pieces.append(self.outbox.popleft())
             size += len(pieces[-1])
         self.outbox_bytes -= size
-        self.drained.set()
-        self.drained = anyio.Event()
+        self.drained.give()
         return b"".join(pieces)
 
 
@@ -191,7 +190,7 @@ class MasterRunner:
                 if port.relays is not None:
                     port.relays.end("its gateway's connection ended")
                 port.closing = port.closing or reason
-                port.wake_writer.set()
+                port.wake_writer.give()
                 group.cancel_scope.deadline = anyio.current_time() + CLOSE_FLUSH_S
         finally:
             del self._ports[session_id]
@@ -242,9 +241,7 @@ class MasterRunner:
                     await port.connection.send(port.take_frame())
                 if port.closing is not None:
                     break
-                port.wake_writer = anyio.Event()
-                if not port.outbox:
-                    await port.wake_writer.wait()
+                await port.wake_writer.wait()
         except ConnectionClosed:
             pass
         await port.connection.close(port.closing or "")
@@ -279,7 +276,7 @@ class MasterRunner:
         if port.closing is None:
             port.put(encode(Refused(code, text[: port.max_message_bytes // REFUSAL_PART])))
             port.closing = text
-            port.wake_writer.set()
+            port.wake_writer.give()
 
     async def _session_of(self, port: SessionPort) -> Session | None:
         """Return the machine's session, or None if the peer has not greeted."""
@@ -398,7 +395,7 @@ class MasterRunner:
                 effects += self._handle(event)
             if port is not None:
                 port.frames_waiting -= 1
-                port.room.set()
+                port.room.give()
         effects += self._handle(BatchEnded())
         return effects
 
