@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import struct
 import threading
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from edgerm_executor_docker.instance import ask_instance
 from edgerm_executor_docker.streams import EngineGone, EngineRefused, EngineStream, absence, open_stream
 
 if TYPE_CHECKING:
@@ -29,9 +26,6 @@ MAX_CALLS: Final = 8
 """Other calls at the same time, so that a start that hangs keeps no stop waiting."""
 
 PROBE_TIMEOUT_S: Final = 5.0
-
-PEER: Final = struct.Struct("3i")
-"""Process, user and group behind a Unix socket, unix(7)."""
 
 
 class Engine:
@@ -128,15 +122,18 @@ class Engine:
             return
         raise EngineGone(f"the engine at {self.socket_path} did not answer within {patience_s:g} s")
 
-    async def started_at(self) -> float:
-        """Return when the engine was started, Unix time in seconds; 0 where that cannot be known.
-
-        Where systemd holds the socket for it (docker.socket), this is when the machine was.
+    async def instance(self) -> str:
+        """Return which run of the engine answers, see `instance.py`; empty where that cannot be known.
 
         Raises:
-            EngineGone: if nobody listens.
+            EngineGone: if the engine does not answer.
         """
-        return await self.in_thread(lambda: peer_started_at(self.socket_path))
+
+        def ask(client: APIClient) -> str:
+            with contextlib.closing(_connect(self.socket_path)) as connection:
+                return ask_instance(client, connection)
+
+        return await self.call(ask)
 
     def close(self) -> None:
         """Close idle connections. Idempotent."""
@@ -233,23 +230,6 @@ def _probe(path: str) -> None:
         EngineGone: if nobody listens, with what to do.
     """
     _connect(path).close()
-
-
-def peer_started_at(path: str) -> float:
-    """Return when the process behind a socket was started. Blocking. See proc_pid_stat(5), field 22.
-
-    Raises:
-        EngineGone: if nobody listens.
-    """
-    with contextlib.closing(_connect(path)) as connection:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
-    pid = PEER.unpack(credentials)[0]
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):  # Its process is hidden from us, such as in a container.
-        return 0.0
-    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted_at + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _connect(path: str) -> socket.socket:

@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 import msgspec
 
 from edgerm_executor_docker.exits import ExitRecord
-from edgerm_executor_docker.joint import unix_time
 from edgerm_executor_docker.request import LABEL_AGENT
 
 ENDED: Final = frozenset({"exited", "dead", "removing", "stopped"})
@@ -63,7 +62,6 @@ class ContainerState(msgspec.Struct, frozen=True):
         code: its exit code, once it has ended.
         out_of_memory: whether the kernel killed it for memory.
         problem: what the engine says went wrong.
-        finished_at: when it ended, Unix time in seconds; 0: not yet.
         pid: of its first process; 0: none.
         agent: whose it is, by its label.
         stop_signal, user: as its options or its image have them.
@@ -73,7 +71,6 @@ class ContainerState(msgspec.Struct, frozen=True):
     code: int
     out_of_memory: bool
     problem: str
-    finished_at: float
     pid: int
     agent: str
     stop_signal: str
@@ -99,7 +96,6 @@ def read_state(inspected: Mapping[str, Any]) -> ContainerState:
         code=int(state.get("ExitCode") or 0),
         out_of_memory=bool(state.get("OOMKilled")),
         problem=str(state.get("Error") or ""),
-        finished_at=unix_time(str(state.get("FinishedAt") or "")),
         pid=int(state.get("Pid") or 0),
         agent=str((config.get("Labels") or {}).get(LABEL_AGENT, "")),
         stop_signal=str(config.get("StopSignal") or ""),

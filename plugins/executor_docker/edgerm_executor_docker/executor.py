@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,7 +152,7 @@ class DockerExecutor(Executor):
             self._watch.runs.pop(data.container, None)
             raise TaskLost(problem)
         if state.ended:
-            await self._note_absent_end(run, state)
+            run.end(self._absent_end(run, state))
         run.output.take_up(data.container, ended=state.ended)
         return handle
 
@@ -203,15 +202,12 @@ class DockerExecutor(Executor):
             raise TaskLost(f"container {data.name} was neither started nor recovered by this agent process")
         return run
 
-    async def _note_absent_end(self, run: Run, state: ContainerState) -> None:
-        """Note how a run ended while the agent was away: by itself, or with the engine or the machine."""
-        record = state.record
-        if self._watch.facts is not None and not self._watch.facts.survives_restart:
-            with contextlib.suppress(EngineGone):
-                started_at = await self._engine.started_at()
-                if state.finished_at < started_at and record.code in ENDED_BY_ENGINE:
-                    record = ExitRecord(lost="the engine or the machine was restarted, and ended it")
-        run.end(record)
+    def _absent_end(self, run: Run, state: ContainerState) -> ExitRecord:
+        """Return how a run ended while the agent was away: by itself, or with the engine or the machine."""
+        why = self._watch.why_ended(run.data)
+        if why and state.record.code in ENDED_BY_ENGINE:
+            return ExitRecord(lost=why)
+        return state.record
 
     async def _signal(self, run: Run, signal: str, deadline: float | None) -> None:
         """Send a signal; note the end of a run that cannot get one. Tries again while the engine is gone.

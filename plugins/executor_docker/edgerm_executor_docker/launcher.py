@@ -225,6 +225,8 @@ class Launcher:
             mem_limit_bytes=mem_limit_bytes(launch),
             network=grants.network,
             oom_kills=oom_kills(),
+            boot=self._watch.boot,
+            engine=self._watch.instance,
         )
         run = self._watch.follow(data)
         try:

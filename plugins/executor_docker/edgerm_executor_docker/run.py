@@ -30,6 +30,7 @@ class RunData(msgspec.Struct, frozen=True):
         stop_signal: what asks it to end; empty: SIGTERM.
         network: its network.
         oom_kills: how many processes the kernel had killed for memory when it started.
+        boot, engine: on which boot of the machine, and under which run of the engine, it was started.
     """
 
     container: str
@@ -43,6 +44,8 @@ class RunData(msgspec.Struct, frozen=True):
     stop_signal: str = ""
     network: str = ""
     oom_kills: int = 0
+    boot: str = ""
+    engine: str = ""
 
 
 class Run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -27,6 +28,7 @@ from edgerm_executor_docker.events import (
 )
 from edgerm_executor_docker.exits import SIGNAL_BASE, ExitRecord
 from edgerm_executor_docker.facts import EngineFacts, read_facts, read_mounts
+from edgerm_executor_docker.instance import boot_id, why_ended
 from edgerm_executor_docker.oom import oom_kills
 from edgerm_executor_docker.output import CatchUps, Output
 from edgerm_executor_docker.run import Run, RunData
@@ -47,12 +49,9 @@ CONNECT_PATIENCE_S: Final = 10.0
 FACTS_KEEP_S: Final = 600.0
 """Facts change with the engine's configuration, that is with a restart; Podman takes a second to tell."""
 
-SETTLE_S: Final = 1.0
-"""What ended so shortly before the engine went away is taken to have been ended by it."""
-
 GOING_DOWN_S: Final = 5.0
-"""An engine that tells of an end and then answers no new connection for so long is being stopped: Docker
-closes its door first, ends its containers, and breaks off the connections it has last."""
+"""For the answer of an engine that tells of an end. One that is being stopped gives none: Docker closes its
+door first, ends its containers, and breaks off the connections it has last."""
 
 SIGKILL_CODE: Final = SIGNAL_BASE + 9
 
@@ -68,6 +67,7 @@ class Watch:
         runs: by container id; the ended ones too, until they are destroyed.
         starting: names of containers that are being made.
         facts: what the engine said about itself when it was last reached.
+        boot, instance: on which boot of the machine, and which run of the engine that was.
     """
 
     def __init__(
@@ -81,8 +81,10 @@ class Watch:
         self.runs: dict[str, Run] = {}
         self.starting: set[str] = set()
         self.facts: EngineFacts | None = None
+        self.boot = ""
+        self.instance = ""
+        self._connection = secrets.token_hex(8)
         self._facts_at = 0.0
-        self._going_down_at = 0.0
         self._kept: set[str] | None = None
         self._started = False
         self._connected = False
@@ -129,7 +131,7 @@ class Watch:
         self._kept = kept
         try:
             await self.ready()
-            await self._look(broken_at=None)
+            await self._look()
         except (EngineGone, EngineRefused, OSError) as error:
             log.warning("containers of earlier runs are removed once the engine is back: %s", error)
 
@@ -164,7 +166,8 @@ class Watch:
         if state is None:
             run.end(ExitRecord(lost="its container is gone: somebody else has removed it"))
         elif state.ended:
-            run.end(self._judged(run, state.record))
+            why = self.why_ended(run.data)
+            run.end(ExitRecord(lost=why) if why else self._judged(run, state.record))
         return state
 
     async def inspect(self, container: str) -> ContainerState | None:
@@ -204,25 +207,33 @@ class Watch:
             info, version = await self._engine.call(lambda client: (client.info(), client.version()))
         except EngineRefused as error:
             raise EngineGone(f"the engine does not say what it is: {error}") from error
+        self.boot = await self._engine.in_thread(boot_id)
+        self.instance = await self._engine.instance() or self._connection
         self.facts = read_facts(info, version, read_mounts())
         self._facts_at = time.monotonic()
         return self.facts
 
+    def why_ended(self, data: RunData) -> str:
+        """Return what has ended a container that runs no more; empty: nothing but itself."""
+        survives_restart = self.facts is not None and self.facts.survives_restart
+        return why_ended(data.boot, data.engine, self.boot, self.instance, survives_restart)
+
     # --- the connection -----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        broken_at: float | None = None
-        gone_since = 0.0
+        gone_since: float | None = None
         retry_s = FIRST_RETRY_S
         while True:
             try:
                 await self._engine.probe()
                 stream = await self._engine.stream("GET", "/events", events_query(self._agent()))
                 try:
+                    # Where the engine cannot be told from the next one, each connection counts as another.
+                    self._connection = secrets.token_hex(8)
                     await self.read_facts()
-                    await self._look(broken_at)
+                    await self._look()
                     self._set_connected(True)
-                    broken_at, retry_s = None, FIRST_RETRY_S
+                    gone_since, retry_s = None, FIRST_RETRY_S
                     await self._listen(stream)
                 finally:
                     await stream.close()
@@ -236,10 +247,7 @@ class Watch:
                 problem = EngineGone(f"the engine's answers cannot be understood: {error!r}")
             if self._connected:
                 log.warning("the container engine is gone; running tasks wait for it: %s", problem)
-            if broken_at is None:
-                broken_at = self._going_down_at or time.time()
-                self._going_down_at = 0.0
-                # Apart from the wall clock, which jumps where a machine has no clock of its own.
+            if gone_since is None:
                 gone_since = time.monotonic()
             self._problem = problem
             self._set_connected(False)
@@ -280,7 +288,7 @@ class Watch:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             with contextlib.suppress(EngineGone):
-                await self._look(broken_at=None)
+                await self._look()
 
     # --- what happens to runs -----------------------------------------------------------------
 
@@ -295,15 +303,30 @@ class Watch:
 
     async def _died(self, run: Run, code: int | None) -> None:
         """Note an end, unless an engine that is being stopped made it: then the next connection tells."""
+        may_take_runs = self.facts is not None and not self.facts.survives_restart
+        if may_take_runs and not run.stopping and not await self._stays():
+            return
         try:
-            if not run.stopping and self.facts is not None and not self.facts.survives_restart:
-                await self._engine.ping_anew(GOING_DOWN_S)
             if code is None or (code == SIGKILL_CODE and not run.out_of_memory):
                 await self.check(run)
             else:
                 run.end(ExitRecord(code, run.out_of_memory))
-        except EngineGone:
-            self._going_down_at = self._going_down_at or time.time()
+        except EngineGone as error:
+            log.debug("the end of container %s is told by the next connection: %s", run.data.name, error)
+
+    async def _stays(self) -> bool:
+        """Return whether the engine goes on: it answers, on a new connection, and has not left the old one.
+
+        Where systemd keeps the socket open, the next engine answers what the last one was asked.
+        """
+        changed = self._changed
+        while changed is self._changed:
+            with contextlib.suppress(EngineGone):
+                await self._engine.ping_anew(GOING_DOWN_S)
+                return changed is self._changed
+            with anyio.move_on_after(FIRST_RETRY_S):
+                await changed.wait()
+        return False
 
     def _judged(self, run: Run, record: ExitRecord) -> ExitRecord:
         """Return the record with a kill for memory noted that the engine has not told of."""
@@ -318,12 +341,8 @@ class Watch:
             return ExitRecord(record.code, True, record.lost, record.problem)
         return record
 
-    async def _look(self, broken_at: float | None) -> None:
-        """Compare what the engine lists with what is known.
-
-        Parameters:
-            broken_at: when the connection broke, Unix time in seconds; None: it did not.
-        """
+    async def _look(self) -> None:
+        """Compare what the engine lists with what is known."""
         agent = self._agent()
         known = list(self.runs.values())
         making = set(self.starting)
@@ -341,7 +360,7 @@ class Watch:
             if each is not None and each.get("State") == "running":
                 run.output.take_up(run.data.container, ended=False)
             else:
-                await self._note_end(run, broken_at)
+                await self._note_end(run)
         if self._kept is None:
             return
         for container, each in found.items():
@@ -351,21 +370,11 @@ class Watch:
             log.warning("removing container %s, which no task needs any more", name)
             await self.remove(container)
 
-    async def _note_end(self, run: Run, broken_at: float | None) -> None:
+    async def _note_end(self, run: Run) -> None:
         state = await self.inspect(run.data.container)
         if state is not None and state.ended:
             # Before the end is told, since `wait` then waits for what is being copied.
             run.output.take_up(run.data.container, ended=True)
-        ended_with_engine = (
-            broken_at is not None
-            and state is not None
-            and state.ended
-            and state.finished_at > broken_at - SETTLE_S
-            and self.facts is not None
-            and not self.facts.survives_restart
-        )
-        if ended_with_engine:
-            run.end(ExitRecord(lost="the engine restarted, and ended it"))
         await self.check(run)
 
     async def remove(self, container: str) -> bool:

@@ -28,6 +28,4 @@ def podman() -> Iterator[PodmanEngine]:
 def new_engine() -> Iterator[Callable[..., DockerEngine]]:
     """Call it with DockerEngine's parameters for an engine that this test may stop, kill and start."""
     with contextlib.ExitStack() as stack:
-        yield lambda live_restore=False: stack.enter_context(
-            running(lambda: DockerEngine(live_restore=live_restore))
-        )
+        yield lambda **how: stack.enter_context(running(lambda: DockerEngine(**how)))

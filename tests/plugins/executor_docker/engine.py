@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,15 @@ UNOWNED_S: Final = 60.0
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 NOBODY: Final = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
+
+
+ACTIVATE: Final = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Starts a program with a socket that is held for it, as systemd does."""
 
 
 class EngineMissing(Exception):
@@ -117,6 +127,7 @@ class Engine(abc.ABC):
         socket: where its API is.
         name: of its directory, its bridge and its control group.
         subnet: the first three numbers of its containers' addresses.
+        held: sockets that its processes are given.
     """
 
     kind: str
@@ -132,6 +143,7 @@ class Engine(abc.ABC):
         self.directory = PLACES / self.name
         self.socket = self.directory / "engine.sock"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.held: tuple[int, ...] = ()
 
     @property
     def url(self) -> str:
@@ -216,6 +228,7 @@ class Engine(abc.ABC):
                     stdout=log,
                     stderr=log,
                     cwd=self.directory,
+                    pass_fds=self.held,
                     env={**os.environ, **environment, "TMPDIR": str(self.directory)},
                 )
             )
@@ -300,13 +313,21 @@ class DockerEngine(Engine):
 
     Parameters:
         live_restore: containers go on while dockerd is away, as the daemon's option of that name says.
+        activated: the socket is held for dockerd, as systemd does with docker.socket: it stays, and who
+            connects while dockerd is away waits. sd_listen_fds(3).
     """
 
     kind = "dockerd"
 
-    def __init__(self, *, live_restore: bool = False) -> None:
+    def __init__(self, *, live_restore: bool = False, activated: bool = False) -> None:
         self.dockerd, self.containerd = program("dockerd"), program("containerd")
         super().__init__()
+        self.listener: socket.socket | None = None
+        if activated:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(str(self.socket))
+            self.listener.listen()
+            self.held = (self.listener.fileno(),)
         at = str(self.directory)
         (self.directory / "containerd.toml").write_text(
             f'version = 2\nroot = "{at}/containerd"\nstate = "{at}/containerd-state"\n'
@@ -321,7 +342,7 @@ class DockerEngine(Engine):
             "data-root": f"{at}/data",
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "exec-root": f"{at}/exec",
-            "hosts": [self.url],
+            "hosts": ["fd://" if activated else self.url],
             "ip-forward": False,
             "ip-masq": False,
             "iptables": False,
@@ -352,7 +373,23 @@ class DockerEngine(Engine):
         if not self.processes:
             self.make_bridge()
             self.spawn("containerd", self.containerd, "--config", f"{self.directory}/containerd.toml")
-        self.spawn("dockerd", self.dockerd, "--config-file", f"{self.directory}/daemon.json")
+        activate = () if self.listener is None else (sys.executable, "-c", ACTIVATE, *map(str, self.held))
+        self.spawn("dockerd", *activate, self.dockerd, "--config-file", f"{self.directory}/daemon.json")
+
+    def crash(self) -> None:
+        """End it and all that it runs at once, as a machine without power does."""
+        self.kill()
+        running = processes_of(self.directory) | processes_in(cgroups_of(self.directory))
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while self.processes:
+            self.processes.pop().wait()
+
+    def close(self) -> None:
+        super().close()
+        if self.listener is not None:
+            self.listener.close()
 
 
 class PodmanEngine(Engine):

@@ -10,7 +10,6 @@ from pathlib import Path
 import anyio
 import pytest
 from edgerm_executor_docker.api import Engine as Api
-from edgerm_executor_docker.api import peer_started_at
 from edgerm_executor_docker.streams import EngineGone, EngineRefused
 
 from .engine import DockerEngine
@@ -59,7 +58,7 @@ async def test_absence_is_told_without_waiting(tmp_path: Path) -> None:
         api.probe(),
         api.call(lambda client: client.ping()),
         api.ping_anew(1.0),
-        api.started_at(),
+        api.instance(),
     ):
         with pytest.raises(EngineGone, match="no container engine listens"):
             await attempt
@@ -82,17 +81,3 @@ async def test_engine_that_never_answers_is_given_up_on(tmp_path: Path) -> None:
 async def test_what_is_raised_inside_a_call_comes_out(api: Api) -> None:
     with pytest.raises(ZeroDivisionError):
         await api.call(lambda client: 1 // 0)
-
-
-async def test_start_of_the_engine_is_known(api: Api, engine: DockerEngine) -> None:
-    started_at = await api.started_at()
-    assert time.time() - 3600 < started_at < time.time()
-
-
-async def test_own_process_is_the_peer_of_its_own_socket(tmp_path: Path) -> None:
-    path = str(tmp_path / "own")
-    with socket.socket(socket.AF_UNIX) as own:
-        own.bind(path)
-        own.listen()
-        started = peer_started_at(path)
-    assert 0 < started < time.time() + 1

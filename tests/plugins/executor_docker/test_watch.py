@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from edgerm_executor_docker import watch as watch_module
+from edgerm_executor_docker.streams import EngineGone
 
 from edgerm_core.errors import ExecutorError, TaskLost
 from edgerm_core.interfaces import TaskHandle
@@ -80,6 +81,22 @@ async def test_run_that_ends_while_a_live_restoring_engine_is_away_keeps_its_exi
     assert result.exit_code == 5
 
 
+async def test_engine_restart_behind_a_socket_that_stays_is_a_loss_too(
+    new_engine: NewEngine, agents: Agents
+) -> None:
+    engine = new_engine(activated=True)
+    executor = agents.agent(engine.url)
+    handles = [
+        await agents.start(executor, shell(f"trap 'exit {code}' TERM; sleep 600 & wait")) for code in (0, 3)
+    ]
+    await anyio.to_thread.run_sync(engine.restart)
+    for handle in handles:
+        with anyio.fail_after(30):
+            result = await executor.wait(handle)
+        assert result.reason == Reason.EXECUTOR_UNAVAILABLE, result
+        assert "the engine was restarted" in result.message
+
+
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_engine_restart_without_live_restore_is_a_loss_and_not_the_tasks_fault(
     new_engine: NewEngine, agents: Agents, how: str
@@ -102,7 +119,7 @@ async def test_engine_restart_without_live_restore_is_a_loss_and_not_the_tasks_f
         with anyio.fail_after(30):
             result = await executor.wait(handle)
         assert result.reason == Reason.EXECUTOR_UNAVAILABLE, result
-        assert "the engine restarted" in result.message
+        assert "the engine was restarted" in result.message
         await executor.destroy(handle)
     assert engine.containers() == []
     assert (await executor.fingerprint()).healthy
@@ -111,18 +128,19 @@ async def test_engine_restart_without_live_restore_is_a_loss_and_not_the_tasks_f
         assert (await executor.wait(again)).ok
 
 
+@pytest.mark.parametrize("activated", [False, True])
+@pytest.mark.parametrize("how", ["stop", "kill", "crash"])
 async def test_run_that_an_engine_ended_with_itself_while_the_agent_was_away_is_a_loss(
-    new_engine: NewEngine, agents: Agents
+    new_engine: NewEngine, agents: Agents, how: str, activated: bool
 ) -> None:
-    engine = new_engine()
+    engine = new_engine(activated=activated)
     executor = agents.agent(engine.url)
     ended = await agents.start(executor, shell("exit 4"))
     with anyio.fail_after(20):
         assert (await executor.wait(ended)).exit_code == 4
     going = await agents.start(executor, launch("sleep", 600))
     await executor.close()
-    await anyio.to_thread.run_sync(engine.stop)
-    await anyio.sleep(0.1)  # Starts of processes are told in ticks of 10 ms.
+    await anyio.to_thread.run_sync(getattr(engine, how))
     await anyio.to_thread.run_sync(engine.start)
     executor = agents.agent(engine.url)
     for handle in (ended, going):
@@ -132,6 +150,59 @@ async def test_run_that_an_engine_ended_with_itself_while_the_agent_was_away_is_
         result = await executor.wait(going)
     assert result.reason == Reason.EXECUTOR_UNAVAILABLE
     assert "was restarted" in result.message
+
+
+async def test_run_that_ended_with_its_machine_is_a_loss_with_live_restore_too(
+    new_engine: NewEngine, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = new_engine(live_restore=True)
+    executor = agents.agent(engine.url)
+    handle = await agents.start(executor, launch("sleep", 600))
+    await executor.close()
+    await anyio.to_thread.run_sync(engine.crash)
+    monkeypatch.setattr(watch_module, "boot_id", lambda: "the next boot")
+    await anyio.to_thread.run_sync(engine.start)
+    executor = agents.agent(engine.url)
+    await executor.recover(handle)
+    with anyio.fail_after(20):
+        result = await executor.wait(handle)
+    assert result.reason == Reason.EXECUTOR_UNAVAILABLE
+    assert "the machine was restarted" in result.message
+
+
+async def test_own_end_while_only_the_connection_broke_is_the_tasks(
+    engine: DockerEngine, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = agents.agent(engine.url)
+    run = shell("while [ ! -e /edgerm/work/go ]; do sleep 0.05; done; exit 5")
+    handle = await agents.start(executor, run)
+    away = anyio.Event()
+    back = anyio.Event()
+
+    async def probe() -> None:
+        away.set()
+        await back.wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(executor._engine, "probe", probe)
+
+        def broken(_: object) -> None:
+            raise EngineGone("the connection broke")
+
+        patched.setattr(watch_module, "read_event", broken)
+        bystander = engine.run("bystander", "true", labels={"edgerm.agent": executor._read_identity()})
+        with anyio.fail_after(20):
+            await away.wait()
+    engine.remove(bystander)
+    (agents.sandbox(run).work_dir / "go").touch()
+
+    def ended() -> bool:
+        return bool(engine.inspect(container_of(handle))["State"]["Status"] == "exited")
+
+    await until(ended, "it does not end")
+    back.set()
+    with anyio.fail_after(20):
+        assert (await executor.wait(handle)).exit_code == 5
 
 
 async def test_podmans_service_may_be_restarted_under_its_containers(
