@@ -51,6 +51,8 @@ class AgentIndex:
         self._order: list[tuple[int, AgentId]] = []
         self._slots: dict[tuple[int, AgentId], int] = {}
         self._keys: dict[AgentId, tuple[int, AgentId]] = {}
+        #: Who came last, by capability: names are often counted up, so the next one comes beside it.
+        self._latest: dict[int, AgentId] = {}
         self._agents: list[AgentId | None] = [None]
 
     def slot(self, agent_id: AgentId) -> int | None:
@@ -224,26 +226,33 @@ class AgentIndex:
             high = self._slots[self._order[at]] if at < len(self._order) else self.size
             if high - low < 2:
                 return False
-            slot = (low + high) // 2 if at < len(self._order) else low + min(2, high - low - 1)
+            step, latest = min(2, (high - low) // 2), self._latest.get(key[0])
+            if at == len(self._order) or (at and self._order[at - 1] == (key[0], latest)):
+                slot = low + step
+            elif self._order[at] == (key[0], latest):
+                slot = high - step
+            else:
+                slot = (low + high) // 2
             insort(self._order, key)
             self._slots[key] = slot
+            self._latest[key[0]] = key[1]
         self._keys[key[1]] = key
         self._agents[slot] = key[1]
         return True
 
     def _rebuild(self, coming: Sequence[tuple[int, AgentId]]) -> None:
-        """Move everybody to a fresh tree that is at most half full; who has gone is forgotten."""
+        """Move everybody to a fresh tree that is at most a third full; who has gone is forgotten."""
         new = set(coming)
+        self._latest.update(coming)
         old = {key: self.size + self._slots[key] for key in self._keys.values() if key not in new}
         here = sorted({*self._keys.values(), *coming})
         old_columns, old_rank = self._columns, self._rank
         self.generation += 1
-        self.size = 1 << (2 * len(here)).bit_length()
+        self.size = 1 << (3 * len(here)).bit_length()
         self.growth.clear()
         self.growth_base = 0
-        stride = max(1, self.size // (len(here) + 1))
         self._order = here
-        self._slots = {key: index * stride for index, key in enumerate(here)}
+        self._slots = self._spread(here)
         self._keys = {key[1]: key for key in here}
         self._agents = [None] * self.size
         for key, slot in self._slots.items():
@@ -265,6 +274,25 @@ class AgentIndex:
             self._rank[target] = old_rank[source]
         for node in range(self.size - 1, 0, -1):
             self._rank[node] = min(self._rank[2 * node], self._rank[2 * node + 1])
+
+    def _spread(self, here: Sequence[tuple[int, AgentId]]) -> dict[tuple[int, AgentId], int]:
+        """Return a slot for each, in their order: at equal distances, but room around who came last."""
+        present = set(here)
+        self._latest = {
+            capability: agent_id
+            for capability, agent_id in self._latest.items()
+            if (capability, agent_id) in present
+        }
+        room = self.size // 8 // max(1, len(self._latest))
+        stride = (self.size - 2 * room * len(self._latest)) // (len(here) + 1)
+        slots: dict[tuple[int, AgentId], int] = {}
+        slot = 0
+        for key in here:
+            beside = room if self._latest.get(key[0]) == key[1] else 0
+            slot += beside
+            slots[key] = slot
+            slot += stride + beside
+        return slots
 
 
 def _carry_most(column: list[int], node: int, value: int) -> None:

@@ -1,5 +1,6 @@
 """The index finds what a look at every agent would find, whatever happened before."""
 
+import pytest
 from edgerm_scheduler_drf.index import AgentIndex
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,3 +59,19 @@ def test_an_agent_that_comes_back_finds_its_slot_and_moves_nobody() -> None:
     assert not index.place({AgentId("a4"): 5})
     assert {a: index.slot(a) for a in index.agents()} == slots
     assert index.generation == generation
+
+
+@pytest.mark.parametrize(
+    ("step", "classes"),
+    [(1, 1), (-1, 1), (1, 3), (-1, 3)],
+    ids=["up", "down", "up in three", "down in three"],
+)
+def test_agents_whose_names_are_counted_move_the_others_seldom(step: int, classes: int) -> None:
+    """Each move of all costs as much as there are agents."""
+    index = AgentIndex()
+    names = [f"node-{number:04}" for number in range(1000)][::step]
+    moved = sum(index.place({AgentId(name): n % classes}) for n, name in enumerate(names))
+    assert moved < 50
+    assert index.agents() == sorted(
+        map(AgentId, names), key=lambda name: (names.index(name) % classes, name)
+    )
