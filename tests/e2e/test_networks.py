@@ -26,7 +26,7 @@ INSIDE, AGENT, OTHER_AGENT = "192.168.77.1", "192.168.77.10", "192.168.77.11"
 WS_PORT, COAP_PORT, LOCAL_PORT = 7070, 5683, 7071
 
 SLEEP_S = 12.0
-"""How long the sleepy device sleeps between two polls; a minute would test the same for longer."""
+"""How long the sleepy device sleeps between two polls; test_sleepers.py has a minute."""
 
 TASKS = 4
 """Started at once on each agent, in each situation."""
