@@ -33,6 +33,10 @@ class Deadlines:
             self._heap = [(time, each) for each, time in self._at.items()]
             heapq.heapify(self._heap)
 
+    def get(self, key: Key, default: float) -> float:
+        """Return when `key` is due, or `default` if it is not set."""
+        return self._at.get(key, default)
+
     def cancel(self, key: Key) -> None:
         """Forget `key`. Idempotent."""
         self._at.pop(key, None)

@@ -315,11 +315,15 @@ class Runs:
             if run.ending is None or run.ending.report
         )
 
-    def master_came(self) -> None:
-        """Send everything that has not been acknowledged, again or for the first time."""
+    def master_came(self, away_s: float) -> None:
+        """Send everything that has not been acknowledged, again or for the first time.
+
+        Parameters:
+            away_s: see `master_is_away`: it may be a gateway that came.
+        """
         self.listening = True
+        self.master_is_away(away_s)
         for run in self.known.values():
-            self._turn.deadlines.cancel(("stop-after", *run.key))
             if run.updates.settled:
                 continue
             run.resend_s = STATUS_RESEND_BASE_S
@@ -347,9 +351,10 @@ class Runs:
             key = ("stop-after", *run.key)
             if not away_s:
                 self._turn.deadlines.cancel(key)
-            elif run.launch.stop_after_s is not None and key not in self._turn.deadlines:
-                left_s = max(0.0, run.launch.stop_after_s - away_s)
-                self._turn.deadlines.set(key, self._turn.now + left_s)
+            elif run.launch.stop_after_s is not None:
+                at = self._turn.now + max(0.0, run.launch.stop_after_s - away_s)
+                # The gateway may have been away for longer than this agent, or for less: it was restarted.
+                self._turn.deadlines.set(key, min(at, self._turn.deadlines.get(key, at)))
 
     def disown(self) -> None:
         """Stop and forget everything: the master's books know nothing of it, or are other books."""

@@ -183,8 +183,7 @@ class Agent:
                 return
         # Something may have changed while the registration was on its way.
         self._tell_changes()
-        self.runs.master_came()
-        self.runs.master_is_away(message.away_s)
+        self.runs.master_came(message.away_s)
 
     def _disown(self) -> None:
         self.runs.disown()

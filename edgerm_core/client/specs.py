@@ -189,6 +189,9 @@ def task(*implementations: Recipe | Implementation, **options: Unpack[TaskOption
     """
     if not implementations:
         raise SpecError("task() needs an implementation, such as process('echo', 'hello')")
+    # A policy that is given under a wrong name would not hold, and nobody would know.
+    for unknown in sorted(options.keys() - TaskOptions.__annotations__.keys()):
+        raise SpecError(f"task() has no option {unknown}; known: {', '.join(TaskOptions.__annotations__)}")
     recipes = [i if isinstance(i, Recipe) else Recipe(i, i.executor) for i in implementations]
     files = {path: BlobSource.of(content) for path, content in options.get("files", {}).items()}
     restart = options.get("restart", RestartPolicy())

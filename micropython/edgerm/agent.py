@@ -135,7 +135,9 @@ class Agent:
     def take(self, message, raw):
         """Take a message of the master."""
         kind = message[0]
-        if kind == 7:
+        if kind == 4:
+            self.runs.away(message[3] if len(message) > 3 else 0)
+        elif kind == 7:
             self.runs.acknowledge(message)
         elif kind == 8:
             part("orders").launch(self, message, raw)
@@ -146,11 +148,11 @@ class Agent:
                 self._logs_service = part("logs_service").LogsService(self.rings)
             self._logs_service.get(message)
         elif kind == 2:
-            self._registered(message[4] if len(message) > 4 else "")
+            self._registered(*message[4:6])
         elif kind == 52:
             part("orders").disown(self)
 
-    def _registered(self, master_id):
+    def _registered(self, master_id="", away_s=0):
         if master_id != self.master_id:
             foreign = self.master_id and self.runs.known
             self.master_id = master_id
@@ -160,7 +162,7 @@ class Agent:
                 part("orders").disown(self)
                 self.session.leave(self.now)
                 return
-        self.runs.came()
+        self.runs.came(away_s)
 
     def left(self):
         """The session is over."""

@@ -188,23 +188,41 @@ class Runs:
 
     # --- the master comes and goes ------------------------------------------------------------
 
-    def came(self):
-        """The master listens: say everything that it has not acknowledged."""
+    def came(self, away_s=0):
+        """Somebody listens: say everything that has not been acknowledged.
+
+        Parameters:
+            away_s: see `away`.
+        """
         self.listening = True
+        self.away(away_s)
         for run in self.known:
-            run.alone_at = _FOREVER
             run.resend_at = self._agent.now
             run.resend_ms = _RESEND_MS
 
     def left(self):
-        """The master is away: tasks that must not go on for long without it are being counted down."""
+        """Nobody listens."""
         self.listening = False
         self._echoes.clear()
+        self._count_down(0)
+
+    def away(self, away_s):
+        """Hear from a gateway for how long it has not reached its master; 0: it does, or is the master."""
+        if away_s:
+            self._count_down(away_s)
+        else:
+            for run in self.known:
+                run.alone_at = _FOREVER
+
+    def _count_down(self, away_s):
+        """Count for tasks that must not go on for long without the master: from when it was last there."""
         for run in self.known:
-            if run.phase != END:
+            if run.ending is None and run.phase != END:
                 after_s = run.launch()[11]
                 if after_s is not None:
-                    run.alone_at = self._agent.now + int(after_s * 1000)
+                    # A gateway may have been cut off for longer than this board, or been restarted.
+                    left_ms = max(0, int((after_s - away_s) * 1000))
+                    run.alone_at = min(run.alone_at, self._agent.now + left_ms)
 
     # --- what is said -------------------------------------------------------------------------
 

@@ -219,7 +219,7 @@ class Session:
                 return
             if self._take(message, kind, now):
                 self._agent.take(message, bytes(memoryview(data)[begun : reader.at]))
-                busy = busy or kind != 7
+                busy = busy or kind not in (4, 7)
             if self.state < _GREETING:
                 return
         if client.more:
@@ -244,7 +244,7 @@ class Session:
             if len(message) > 1:
                 lease_s = message[2] if len(message) > 2 else 0
                 self._set_cadence(message[1] or self.heartbeat_ms / 1000, lease_s or self.lease_ms / 1000)
-            return False
+            return self.state == REGISTERED
         if kind == 52:
             print("edgerm: refused:", message[1], message[2])
             if message[1] == "removed":

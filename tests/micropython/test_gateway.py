@@ -8,6 +8,7 @@ import pytest
 
 from edgerm_core.client import task
 from edgerm_core.client.blocking import Framework
+from edgerm_core.tasks import DisconnectPolicy
 from edgerm_core.testing.processes import Cluster, free_url
 from tests.micropython.conftest import NewBoard, python
 from tests.micropython.test_sleep import sleeping
@@ -66,3 +67,29 @@ def test_what_a_board_ends_without_the_master_outlives_the_board(
     cluster.start_master()
     assert running.result(WAIT_S) == b"kept"
     assert running.update.attempt == 1
+
+
+def test_a_gateway_that_is_cut_off_lets_boards_stop_what_must_not_go_on_without_the_master(
+    cluster: Cluster, new_board: NewBoard, framework: Framework, gateway: str
+) -> None:
+    """The master gives its tasks to others; to the board the gateway was a master, and they went on."""
+    board = new_board(master=gateway)
+    framework.submit(task(python("def main(ctx):\n    yield 600\n"), name="goes-on"))
+    alone = DisconnectPolicy(stop_after_s=2)
+    framework.submit(task(python("def main(ctx):\n    yield 601\n"), name="limited", disconnect=alone))
+    cluster.wait_for("goes-on", "RUNNING")
+    cluster.wait_for("limited", "RUNNING")
+    cluster.kill("master")
+    journal = cluster.directory / "gw" / "gateway" / "journal"
+    cluster.wait("the gateway has its end", lambda: b"stopped-while-disconnected" in journal.read_bytes())
+    assert board.runs()
+    cluster.start_master()
+
+    def attempts() -> dict[str, tuple[int, str]]:
+        rows = {row["name"]: row for row in cluster.tasks()}
+        return {name: (rows[name]["attempt"], rows[name]["state"]) for name in ("goes-on", "limited")}
+
+    # It counts as lost with its agent, and is placed anew.
+    after = {"goes-on": (1, "RUNNING"), "limited": (2, "RUNNING")}
+    cluster.wait("the board is back", lambda: attempts() == after)
+    assert "stopped-while-disconnected" in [line["reason"] for line in cluster.rows("story", "limited")]

@@ -326,6 +326,58 @@ assert said()[0][4:6] == [11, "stopped-while-disconnected"]
     )
 
 
+LIMITED = """
+launch(17, 1, "def main(ctx):\\n    yield 60\\n", [], {}, [], [], {}, 30)
+turn(1)
+def away(s):
+    agent.take([4] if s is None else [4, 0.0, 0.0, s], b"")
+def stopped():
+    turn()
+    return agent.runs.known[0].job is None
+"""
+
+
+def test_behind_a_gateway_that_is_cut_off_the_time_counts_from_its_last_word_with_the_master(
+    interpreter: Interpreter,
+) -> None:
+    """To such a task the gateway was a master, and it went on for ever."""
+    script = """
+away(10.0)
+later(10000)
+away(20.0)
+later(9000)
+assert not stopped()
+later(2000)
+away(31.0)
+assert stopped()
+assert said()[0][4:6] == [11, "stopped-while-disconnected"]
+end = agent.runs.known[0].unacked
+away(60.0)
+later(9000)
+assert agent.runs.known[0].unacked is end and said() == []
+"""
+    check(interpreter, LIMITED + script)
+
+
+def test_a_gateway_that_reaches_its_master_again_keeps_it(interpreter: Interpreter) -> None:
+    check(interpreter, LIMITED + "away(29.0)\naway(None)\nlater(60000)\nassert not stopped()\n")
+
+
+def test_a_gateway_says_with_the_registration_that_it_is_cut_off_and_a_count_that_has_begun_goes_on(
+    interpreter: Interpreter,
+) -> None:
+    script = """
+agent.left()
+later(20000)
+agent.take([2, 1, 60.0, 185.0, agent.master_id, 1.0], b"")
+later(9000)
+assert not stopped()
+later(2000)
+assert stopped()
+"""
+    check(interpreter, LIMITED + script)
+
+
 def test_without_acknowledgements_further_orders_are_put_off(interpreter: Interpreter) -> None:
     check(
         interpreter,

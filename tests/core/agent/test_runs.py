@@ -525,6 +525,20 @@ def test_a_gateway_says_so_with_the_registration_too(bench: AgentBench) -> None:
     assert len(bench.take(effects.StopRun)) == 1
 
 
+def test_a_gateway_that_was_restarted_while_it_is_cut_off_does_not_begin_the_count_anew(
+    bench: AgentBench,
+) -> None:
+    """It only knows for how long it has been up: each start gave such tasks all their time again."""
+    bench.running(1, stop_after_s=60.0)
+    bench.receive(HeartbeatAck(away_s=50.0))
+    bench.lose(jitter=0.0)
+    bench.pass_time()
+    bench.tell(events.Connected(bench.session))
+    bench.receive(Registered(1, 1000.0, 2000.0, "m", 1.0))
+    bench.pass_time(15)
+    assert len(bench.take(effects.StopRun)) == 1
+
+
 def test_orders_before_the_registration_is_answered_are_ignored() -> None:
     bench = AgentBench()
     bench.begin()

@@ -116,6 +116,7 @@ def test_a_whole_task_takes_no_more_options() -> None:
         (lambda: process(), SpecError, "needs a command"),
         (lambda: container(""), SpecError, "needs an image"),
         (lambda: task(), SpecError, "needs an implementation"),
+        (lambda: task(process("true"), stop_after_s=2), SpecError, "no option stop_after_s; known: .*disc"),  # type: ignore[call-arg]
         (lambda: task(process("true"), mem="lots"), ResourceError, "mem"),
         (lambda: task(process("true"), cpus=1, resources="cpus:2"), SpecError, "given by name and in"),
         (lambda: task(process("true"), constraints=["zone is a"]), SpecError, "not a constraint"),
