@@ -85,19 +85,22 @@ class Engine:
         *,
         headers: Mapping[str, str] | None = None,
         hijack: bool = False,
+        patience_s: float | None = None,
     ) -> EngineStream:
         """Open an answer that may never end. Close it after use. Cancel-safe.
 
         Parameters:
             hijack: whether the connection is to become the stream itself (`attach`).
+            patience_s: how long its beginning may take; None: as any call.
 
         Raises:
             EngineGone: if the engine does not answer.
             EngineRefused: if it refuses, with its own sentence.
         """
-        with anyio.move_on_after(self._timeout_s):
+        patience_s = self._timeout_s if patience_s is None else patience_s
+        with anyio.move_on_after(patience_s):
             return await open_stream(self.socket_path, method, path, query, headers or {}, hijack)
-        raise EngineGone(f"the engine at {self.socket_path} did not answer within {self._timeout_s:g} s")
+        raise EngineGone(f"the engine at {self.socket_path} did not answer within {patience_s:g} s")
 
     async def probe(self) -> None:
         """Check that somebody listens, without loading the engine's library.

@@ -66,6 +66,7 @@ class DockerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         allow_devices: paths in /dev that tasks may ask for, `*` allowed. Empty: only granted devices.
         allow_capabilities: Linux capabilities that tasks may ask for, such as `NET_BIND_SERVICE`.
         pids_limit_default: most processes and threads of a task whose options give no `pids_limit`.
+        registry_patience_s: how long a registry may leave an image unanswered, all tries together.
         engine_patience_s: how long runs wait for an engine that is gone before they count as lost.
         call_timeout_s: how long the engine may take to answer one call.
     """
@@ -80,6 +81,7 @@ class DockerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_devices: tuple[str, ...] = ()
     allow_capabilities: tuple[str, ...] = ()
     pids_limit_default: int = DEFAULT_PIDS
+    registry_patience_s: float = 120.0
     engine_patience_s: float = 300.0
     call_timeout_s: float = 60.0
 
@@ -90,7 +92,7 @@ class DockerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("max_pulls must be 1 to 16")
         if not 1 <= self.pids_limit_default <= 1_000_000:
             raise ValueError("pids_limit_default must be 1 to 1000000 processes")
-        for field in ("engine_patience_s", "call_timeout_s"):
+        for field in ("registry_patience_s", "engine_patience_s", "call_timeout_s"):
             if not 1 <= getattr(self, field) <= 86_400:
                 raise ValueError(f"{field} must be 1 to 86400 seconds")
         for field in ("allow_mounts", "allow_devices"):

@@ -69,6 +69,11 @@ class Progress:
             self._bytes[layer] = (self._bytes[layer][1], self._bytes[layer][1])
 
     @property
+    def begun(self) -> bool:
+        """Whether the registry has said which layers there are."""
+        return bool(self._status)
+
+    @property
     def text(self) -> str:
         """One sentence for the task's story."""
         layers = len(self._status)

@@ -1,11 +1,16 @@
-"""Fetches images: each once however many tasks want it, a few at a time, again after a broken transfer."""
+"""Fetches images: each once however many tasks want it, a few at a time, again after a broken transfer.
+
+A registry that says nothing and one that breaks off are two things: the first is given up after a time,
+since the task may run elsewhere; with the second each try goes on from where the last one ended.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import anyio
 
@@ -23,6 +28,15 @@ log = logging.getLogger(__name__)
 TRIES: Final = 5
 FIRST_RETRY_S: Final = 1.0
 """Between tries; doubles. Engines keep the layers they have, so each try goes on from there."""
+
+ANSWER_S: Final = 60.0
+"""For the registry's first answer in one try: another connection may get through where one hangs."""
+
+PING_S: Final = 5.0
+"""Tells an engine that hangs from a registry that does not answer it."""
+
+TELL_EVERY_S: Final = 240.0
+"""How often whoever waits is told how far it is though nothing changes: core takes silence for a hang."""
 
 STALL_S: Final = 300.0
 """An engine that says nothing for so long fetches nothing: slow disks take minutes for a large layer."""
@@ -44,15 +58,23 @@ class PullFailed(Exception):
 
 
 class _Pull:
-    """One image being fetched."""
+    """One image being fetched.
+
+    Attributes:
+        latest: how far it is; empty: nothing has been told yet.
+        answered: whether the registry has ever answered.
+    """
 
     def __init__(self) -> None:
+        self.latest = ""
+        self.answered = False
         self.reports: list[Report] = []
         self.done = anyio.Event()
         self.error: ExecutorError | None = None
         self.scope = anyio.CancelScope()
 
     def report(self, text: str) -> None:
+        self.latest = text
         for report in self.reports:
             report(text)
 
@@ -94,7 +116,11 @@ class Pulls:
         pull.reports.append(report)
         pull.scope.deadline = float("inf")
         try:
-            await pull.done.wait()
+            while not pull.done.is_set():
+                if pull.latest:
+                    report(pull.latest)
+                with anyio.move_on_after(TELL_EVERY_S):
+                    await pull.done.wait()
         finally:
             pull.reports.remove(report)
             if not pull.reports:
@@ -119,10 +145,11 @@ class Pulls:
     async def _try(self, image: ImageName, pull: _Pull) -> ExecutorError | None:
         """Try until it is here, cannot be had, or has failed too often."""
         retry_s = self._first_retry_s
+        silent_until = anyio.current_time() + self._config.registry_patience_s
         for number in range(1, TRIES + 1):
             pull.report(f"pulling {image.text}")
             try:
-                await self._once(image, pull)
+                await self._once(image, pull, silent_until)
                 return None
             except PullFailed as error:
                 if not error.transient:
@@ -132,44 +159,71 @@ class Pulls:
                 problem = str(error)
             except EngineGone as error:
                 return ExecutorError(str(error), reason=Reason.EXECUTOR_UNAVAILABLE, recoverable=True)
-            if number < TRIES:
-                log.warning("pulling %s failed, next try in %g s: %s", image.text, retry_s, problem)
-                pull.report(f"pulling {image.text} failed, next try in {retry_s:g} s: {problem}")
-                await anyio.sleep(retry_s)
-                retry_s *= 2
+            if number == TRIES or (not pull.answered and anyio.current_time() + retry_s >= silent_until):
+                break
+            log.warning("pulling %s failed, next try in %g s: %s", image.text, retry_s, problem)
+            pull.report(f"pulling {image.text} failed, next try in {retry_s:g} s: {problem}")
+            await anyio.sleep(retry_s)
+            retry_s *= 2
         # No fault of the task: another agent may reach the registry.
         return ExecutorError(
-            f"image {image.text} could not be pulled in {TRIES} tries: {problem}",
+            f"image {image.text} could not be pulled in {number} tries: {problem}",
             reason=Reason.BLOB_UNAVAILABLE,
             recoverable=True,
         )
 
-    async def _once(self, image: ImageName, pull: _Pull) -> None:
+    async def _once(self, image: ImageName, pull: _Pull, silent_until: float) -> None:
+        """Try once.
+
+        Parameters:
+            silent_until: when a registry that has never answered is given up.
+        """
+
+        def patience_s() -> float:
+            if pull.answered:
+                return STALL_S
+            return max(0.0, min(answer_by, silent_until) - anyio.current_time())
+
+        answer_by = anyio.current_time() + ANSWER_S
         progress = Progress(image.text)
         header, secret = await self._engine.in_thread(lambda: self._credentials(image.host))
         headers = {AUTH_HEADER: header} if header else {}
         query = {"fromImage": image.name, "tag": image.version}
-        try:
-            stream = await self._engine.stream("POST", "/images/create", query, headers=headers)
-        except EngineRefused as error:
-            raise PullFailed(_redacted(error.message, secret), is_transient(error.message)) from None
+        stream = None
+        with anyio.move_on_after(limit := patience_s()):
+            try:
+                stream = await self._engine.stream(
+                    "POST", "/images/create", query, headers=headers, patience_s=math.inf
+                )
+            except EngineRefused as error:
+                raise PullFailed(_redacted(error.message, secret), is_transient(error.message)) from None
+        if stream is None:
+            await self._silent(image, limit)
         try:
             lines = stream.lines()
             while True:
-                with anyio.move_on_after(STALL_S) as scope:
+                with anyio.move_on_after(limit := patience_s()) as scope:
                     line = await anext(lines, None)
                 if scope.cancelled_caught:
-                    raise PullFailed(f"nothing came for {STALL_S:.0f} s", transient=True)
+                    await self._silent(image, limit)
                 if line is None:
                     break
                 before = progress.text
                 progress.feed(line)
+                pull.answered = pull.answered or progress.begun
                 if progress.text != before:
                     pull.report(progress.text)
         finally:
             await stream.close()
         if progress.error:
             raise PullFailed(_redacted(progress.error, secret), is_transient(progress.error))
+
+    async def _silent(self, image: ImageName, waited_s: float) -> NoReturn:
+        """Raise that nothing came, and from whom."""
+        await self._engine.ping_anew(PING_S)
+        raise PullFailed(
+            f"nothing came from the registry {image.host} for {waited_s:.0f} s", transient=True
+        )
 
     def _credentials(self, host: str) -> tuple[str, str]:
         """Return (the header's value, what must not be shown). In a worker thread.

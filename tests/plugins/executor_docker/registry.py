@@ -38,6 +38,7 @@ class Registry:
         cut: how many times a blob's transfer is broken off half-way.
         refuse: how many requests are answered with 500.
         gate: blobs wait for it.
+        voice: manifests wait for it.
         asked: paths that were asked for.
     """
 
@@ -48,6 +49,8 @@ class Registry:
         self.refuse = 0
         self.gate = threading.Event()
         self.gate.set()
+        self.voice = threading.Event()
+        self.voice.set()
         self.asked: list[str] = []
         self.lock = threading.Lock()
         self.blobs: dict[str, tuple[str, bytes]] = {}
@@ -85,6 +88,7 @@ class Registry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.gate.set()
+        self.voice.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -145,6 +149,8 @@ class Registry:
             refused = self.refuse > 0
             self.refuse -= refused
         base = f"/v2/{self.name}/"
+        if "/manifests/" in path:
+            self.voice.wait(60)
         blob = self.blobs.get(path.removeprefix(f"{base}blobs/"))
         if refused:
             self.send(request, 500, "text/plain", b"the registry has a bad day")

@@ -19,6 +19,7 @@ from edgerm_core.errors import ConfigError
         ({"max_pulls": 0}, "max_pulls"),
         ({"pids_limit_default": 0}, "pids_limit_default"),
         ({"engine_patience_s": 0.0}, "engine_patience_s"),
+        ({"registry_patience_s": 0.5}, "registry_patience_s"),
         ({"call_timeout_s": 1e9}, "call_timeout_s"),
         ({"allow_mounts": ["srv"]}, "absolute"),
         ({"allow_devices": ["/dev/../etc"]}, "absolute"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from edgerm_core.errors import ExecutorError
 from edgerm_core.tasks import Reason
 from edgerm_core.testing.contracts.executor import until
 
-from .engine import DockerEngine
+from .engine import DockerEngine, PodmanEngine
 from .registry import Registry
 
 pytestmark = pytest.mark.anyio
@@ -212,6 +213,78 @@ async def test_transfer_nobody_waits_for_goes_on_for_a_while_only(
         with anyio.move_on_after(0.3):
             await puller.pull(source.image)
         await until(lambda: not puller.pulls._under_way, "it goes on for ever")
+
+
+async def test_registry_that_never_answers_is_given_up_by_name_and_in_time(engine: DockerEngine) -> None:
+    puller = Puller(engine.url, registry_patience_s=2.0)
+    with registry() as source:
+        source.voice.clear()
+        error = await puller.fails(source.image)
+    await puller.close()
+    assert error.reason == Reason.BLOB_UNAVAILABLE
+    assert error.recoverable
+    assert f"nothing came from the registry {source.host} for 2 s" in str(error)
+
+
+async def test_registry_that_hangs_once_is_asked_again(
+    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulls_module, "ANSWER_S", 1.0)
+    puller = Puller(engine.url)
+    with registry() as source:
+        source.voice.clear()
+        async with anyio.create_task_group() as group:
+            group.start_soon(puller.pull, source.image)
+            await until(lambda: any("nothing came" in each for each in puller.reports), "it waits for ever")
+            source.voice.set()
+        assert has(engine, source.image)
+        engine.call("DELETE", f"/images/{source.image}", force="true")
+    await puller.close()
+
+
+async def test_podman_whose_registry_never_answers_gives_up_too(podman: PodmanEngine) -> None:
+    puller = Puller(podman.url, registry_patience_s=1.0)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        host = f"127.0.0.1:{deaf.getsockname()[1]}"
+        error = await puller.fails(f"{host}/team/image:1")
+    await puller.close()
+    assert error.reason == Reason.BLOB_UNAVAILABLE
+    assert host in str(error)
+
+
+async def test_engine_that_hangs_is_not_blamed_on_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulls_module, "PING_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf"))
+        deaf.listen()
+        puller = Puller(f"unix://{tmp_path}/deaf", registry_patience_s=1.0)
+        error = await puller.fails("busybox")
+        await puller.close()
+    assert error.reason == Reason.EXECUTOR_UNAVAILABLE
+
+
+async def test_who_waits_long_is_told_now_and_then(
+    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Core ends a start of which nothing is heard.
+    monkeypatch.setattr(pulls_module, "TELL_EVERY_S", 0.05)
+    puller = Puller(engine.url, max_pulls=1)
+    with registry() as first, registry() as second:
+        first.gate.clear()
+        async with anyio.create_task_group() as group:
+            group.start_soon(puller.pull, first.image)
+            await until(lambda: first.asked_for("blobs") > 0, "the first is not being fetched")
+            group.start_soon(puller.pull, second.image)
+            waiting = f"waiting to pull {second.image}: 1 others are on"
+            await until(lambda: puller.reports.count(waiting) > 2, "it is told once only")
+            first.gate.set()
+        for source in (first, second):
+            engine.call("DELETE", f"/images/{source.image}", force="true")
+    await puller.close()
 
 
 async def test_engine_that_is_gone_is_no_fault_of_the_task(tmp_path: Path) -> None:
