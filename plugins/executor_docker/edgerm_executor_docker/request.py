@@ -6,6 +6,7 @@ capability, no new privileges, no network, a bounded number of processes, unless
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +85,23 @@ class Grants(msgspec.Struct, frozen=True):
 
 def container_name(agent: str, launch: TaskLaunch) -> str:
     """Return the container's name: which agent's, and which run."""
-    return f"edgerm-{agent[:8]}-{format_task_id(launch.task_id)}.{launch.attempt}.{launch.restarts}"
+    return _name(agent, format_task_id(launch.task_id), launch.attempt, launch.restarts)
+
+
+def named_by_labels(labels: Mapping[str, str]) -> str:
+    """Return the name of the container that was made with these labels.
+
+    Labels alone do not tell whose a container is: an image made of one (`docker commit`) passes them on to
+    all containers of that image.
+    """
+    agent, task, attempt, restarts = (
+        labels.get(label, "") for label in (LABEL_AGENT, LABEL_TASK, LABEL_ATTEMPT, LABEL_RESTARTS)
+    )
+    return _name(agent, task, attempt, restarts)
+
+
+def _name(agent: str, task: str, attempt: int | str, restarts: int | str) -> str:
+    return f"edgerm-{agent[:8]}-{task}.{attempt}.{restarts}"
 
 
 def mem_limit_bytes(launch: TaskLaunch) -> int | None:

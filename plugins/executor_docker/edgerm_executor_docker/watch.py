@@ -31,6 +31,7 @@ from edgerm_executor_docker.facts import EngineFacts, read_facts, read_mounts
 from edgerm_executor_docker.instance import boot_id, why_ended
 from edgerm_executor_docker.oom import oom_kills
 from edgerm_executor_docker.output import CatchUps, Output
+from edgerm_executor_docker.request import named_by_labels
 from edgerm_executor_docker.run import Run, RunData
 from edgerm_executor_docker.streams import EngineGone, EngineRefused, EngineStream
 
@@ -364,8 +365,12 @@ class Watch:
         if self._kept is None:
             return
         for container, each in found.items():
-            name = str((each.get("Names") or [""])[0]).lstrip("/")
-            if container in self.runs or container in self._kept or {name} & (making | self.starting):
+            names = {str(name).lstrip("/") for name in each.get("Names") or ()}
+            if container in self.runs or container in self._kept or names & (making | self.starting):
+                continue
+            name = named_by_labels(each.get("Labels") or {})
+            if name not in names:
+                log.debug("leaving container %s, which only has the labels of one of ours", names)
                 continue
             log.warning("removing container %s, which no task needs any more", name)
             await self.remove(container)

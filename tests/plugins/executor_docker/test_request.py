@@ -9,7 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 from edgerm_executor_docker.options import DockerOptions, Mount, read_options
-from edgerm_executor_docker.request import Grants, build_request, container_name, mem_limit_bytes
+from edgerm_executor_docker.request import (
+    Grants,
+    build_request,
+    container_name,
+    mem_limit_bytes,
+    named_by_labels,
+)
 
 from edgerm_core.errors import SpecError
 from edgerm_core.interfaces import TaskLaunch
@@ -61,6 +67,11 @@ def test_least_that_a_task_gets() -> None:
     ]
     assert not {"Memory", "CpuQuota", "StorageOpt", "Binds", "PortBindings"} & set(host)
     assert request["Labels"]["edgerm.agent"] == GRANTS.agent
+
+
+def test_labels_name_their_own_container() -> None:
+    run = launch("x")
+    assert named_by_labels(build(run)["Labels"]) == container_name(GRANTS.agent, run)
 
 
 def test_limits() -> None:

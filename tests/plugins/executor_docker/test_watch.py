@@ -335,6 +335,29 @@ async def test_sweep_removes_what_nobody_claims_and_nothing_of_others(
             any_engine.call("DELETE", f"/containers/{container}", force="true")
 
 
+async def test_container_of_an_image_that_was_made_of_a_tasks_is_left_alone(
+    any_engine: Engine, agents: Agents
+) -> None:
+    executor = agents.agent(any_engine.url)
+    handle = await agents.start(executor, launch("sleep", 600))
+    image = any_engine.call(
+        "POST", "/commit", {}, container=container_of(handle), repo="edgerm-test/committed", tag="1"
+    )["Id"]
+    with anyio.fail_after(20):
+        await executor.destroy(handle)
+    body = {"Image": image, "Cmd": ["sleep", "600"]}
+    somebodys = any_engine.call("POST", "/containers/create", body, name="somebodys")["Id"]
+    any_engine.call("POST", f"/containers/{somebodys}/start")
+    try:
+        assert any_engine.inspect(somebodys)["Config"]["Labels"]["edgerm.agent"]
+        with anyio.fail_after(20):
+            await executor.sweep([])
+        assert any_engine.inspect(somebodys)["State"]["Running"]
+    finally:
+        any_engine.remove(somebodys)
+        any_engine.call("DELETE", f"/images/{image}", force="true")
+
+
 async def test_sweep_without_an_engine_is_done_when_it_is_back(
     new_engine: NewEngine, agents: Agents
 ) -> None:
@@ -355,9 +378,10 @@ async def test_sweep_without_an_engine_is_done_when_it_is_back(
 async def test_container_that_never_started_is_lost_and_removed(engine: Engine, agents: Agents) -> None:
     executor = agents.agent(engine.url)
     handle = await agents.start(executor, launch("sleep", 600))
-    labels = engine.inspect(container_of(handle))["Config"]["Labels"]
+    labels = engine.inspect(container_of(handle))["Config"]["Labels"] | {"edgerm.restarts": "1"}
     body = {"Image": engine.inspect(container_of(handle))["Config"]["Image"], "Labels": labels}
-    made = engine.call("POST", "/containers/create", body)["Id"]
+    name = f"edgerm-{labels['edgerm.agent'][:8]}-{labels['edgerm.task']}.1.1"
+    made = engine.call("POST", "/containers/create", body, name=name)["Id"]
     await executor.close()
     executor = agents.agent(engine.url)
     with pytest.raises(TaskLost, match="never started"), anyio.fail_after(20):
