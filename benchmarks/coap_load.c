@@ -1,12 +1,15 @@
 /* Load for a CoAP server on 127.0.0.1: so many peers, each with one confirmable request on its way.
  *
- *     coap_load PORT PEERS SECONDS edgerm
+ *     coap_load PORT PEERS SECONDS edgerm [OPENING [PAUSE_S]]
  *     coap_load PORT PEERS SECONDS METHOD PATH
  *
- * With `edgerm` each peer opens a session and then exchanges heartbeats; otherwise it sends the same two
- * bytes to PATH with METHOD (a number). Prints rate, median and 99th percentile in microseconds, and how
- * many requests got no answer within LOST_S, or an error.
+ * With `edgerm` each peer opens a session with the frame OPENING (in hexadecimal; NAME in it is replaced by
+ * the peer's name) and then exchanges heartbeats, PAUSE_S apart if that is given; otherwise it sends the same
+ * two bytes to PATH with METHOD (a number). Prints `ready` when every peer has had an answer to a heartbeat,
+ * then rate, median and 99th percentile in microseconds, and how many requests got no answer within LOST_S,
+ * or an error. SECONDS count from the start, or with PAUSE_S from `ready` on.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +21,8 @@
 #include <unistd.h>
 
 #define LOST_S 2.0
+#define NAME "PEERNAME"
+#define MAX_OPENING 400
 #define MAX_LATENCIES 4000000
 
 struct peer {
@@ -27,11 +32,13 @@ struct peer {
     unsigned long exchange; /* 0: the session is not open yet */
     unsigned char session[8];
     double sent_at;
+    double next_at; /* 0: it waits for an answer */
 };
 
 static struct peer *peers;
 static const char *path;
-static int method, sessions;
+static int method, sessions, opening_size;
+static unsigned char opening[MAX_OPENING];
 static unsigned next_token = 1;
 static long answers, errors, lost, latency_count;
 static float *latencies;
@@ -47,11 +54,24 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void ask(struct peer *peer, double at) {
-    unsigned char data[64];
+/* The frame a session is opened with, in the name of this peer. */
+static int append_opening(unsigned char *to, int index) {
+    char name[sizeof NAME];
+    memcpy(to, opening, opening_size);
+    snprintf(name, sizeof name, "%08d", index);
+    unsigned char *place = memmem(to, opening_size, NAME, sizeof NAME - 1);
+    if (place)
+        memcpy(place, name, sizeof NAME - 1);
+    return opening_size;
+}
+
+static void ask(struct peer *peer, double at, int again) {
+    unsigned char data[64 + MAX_OPENING];
     int n = 0;
-    peer->mid++;
-    peer->token = next_token++;
+    if (!again) {
+        peer->mid++;
+        peer->token = next_token++;
+    }
     data[n++] = 0x44;
     data[n++] = sessions ? 2 : method;
     data[n++] = peer->mid >> 8;
@@ -70,6 +90,9 @@ static void ask(struct peer *peer, double at) {
             data[n++] = 0x40 | digits;
             memcpy(data + n, number, digits);
             n += digits;
+        } else if (opening_size) {
+            data[n++] = 0xff;
+            n += append_opening(data + n, peer - peers);
         }
     } else {
         int length = strlen(path);
@@ -83,6 +106,7 @@ static void ask(struct peer *peer, double at) {
         data[n++] = 0x03;
     }
     peer->sent_at = at;
+    peer->next_at = 0;
     if (send(peer->fd, data, n, 0) != n)
         errors++;
 }
@@ -115,10 +139,15 @@ static int take(struct peer *peer, const unsigned char *data, int n) {
 int main(int count, char **words) {
     if (count < 5)
         return 2;
-    int port = atoi(words[1]), size = atoi(words[2]);
-    double seconds = atof(words[3]);
+    int port = atoi(words[1]), size = atoi(words[2]), waiting = size;
+    double seconds = atof(words[3]), pause = 0;
     sessions = !strcmp(words[4], "edgerm");
-    if (!sessions) {
+    if (sessions) {
+        const char *hex = count > 5 ? words[5] : "";
+        for (; hex[0] && hex[1] && opening_size < MAX_OPENING; hex += 2)
+            sscanf(hex, "%2hhx", opening + opening_size++);
+        pause = count > 6 ? atof(words[6]) : 0;
+    } else {
         method = atoi(words[4]);
         path = words[5];
     }
@@ -138,18 +167,20 @@ int main(int count, char **words) {
         }
         epoll_ctl(poll, EPOLL_CTL_ADD, peers[i].fd, &event);
     }
-    double start = now(), counted_from = 0, sweep = start + LOST_S;
+    double start = now(), counted_from = 0, sweep = start;
     for (int i = 0; i < size; i++)
-        ask(peers + i, start);
+        ask(peers + i, start, 0);
     for (;;) {
         struct epoll_event events[256];
-        int ready = epoll_wait(poll, events, 256, 100);
+        int ready = epoll_wait(poll, events, 256, pause ? 10 : 100);
         double at = now();
-        if (!counted_from && at - start > seconds / 4) { /* The first quarter warms up. */
+        /* The first quarter warms up. */
+        if (!counted_from && (pause ? !waiting : at - start > seconds / 4)) {
             counted_from = at;
+            start = pause ? at : start;
             answers = lost = latency_count = 0;
         }
-        if (at - start > seconds)
+        if (at - start > seconds && (counted_from || !pause))
             break;
         for (int i = 0; i < ready; i++) {
             struct peer *peer = peers + events[i].data.u32;
@@ -160,14 +191,24 @@ int main(int count, char **words) {
             answers++;
             if (latency_count < MAX_LATENCIES)
                 latencies[latency_count++] = at - peer->sent_at;
-            ask(peer, at);
+            if (peer->exchange == 2 && !--waiting) {
+                puts("ready");
+                fflush(stdout);
+            }
+            if (pause && peer->exchange >= 2) {
+                /* The first time somewhere within the pause, so that they do not come all at once. */
+                double part = peer->exchange == 2 ? (double)(peer - peers + 1) / size : 1;
+                peer->next_at = at + pause * part;
+            } else {
+                ask(peer, at, 0);
+            }
         }
         if (at > sweep) {
-            sweep = at + LOST_S / 4;
+            sweep = at + (pause ? 0.01 : LOST_S / 4);
             for (int i = 0; i < size; i++)
-                if (at - peers[i].sent_at > LOST_S) {
-                    lost++;
-                    ask(peers + i, at); /* The same exchange again. */
+                if (peers[i].next_at ? at > peers[i].next_at : at - peers[i].sent_at > LOST_S) {
+                    lost += !peers[i].next_at;
+                    ask(peers + i, at, !peers[i].next_at);
                 }
         }
     }
