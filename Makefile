@@ -12,7 +12,7 @@ PACKAGES := . $(PLUGINS)
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 PYTEST_ARGS ?=
 # Many tests wait for processes, so more run at once than a small machine has cores.
-WORKERS ?= 3
+WORKERS ?= 4
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -26,7 +26,7 @@ demo: $(VENV)/.demo ## a cluster on this machine at work on real weather data
 
 .PHONY: test
 test: $(VENV)/.dev system ## all tests; pass options in PYTEST_ARGS
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Each distribution is checked in a run of its own, so that none leans on another by accident.
 .PHONY: check

@@ -11,6 +11,19 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+FIRST = ("test_sleepers.py", "test_long_sleep.py", "simulation", "e2e", "micropython", "executor_docker")
+"""Files and directories whose tests take longest, in that order: begun last, they would be waited for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, in its order; the others keep theirs."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((at for at, name in enumerate(FIRST) if name in item.path.parts), len(FIRST))
+
+    items.sort(key=rank)
+
+
 LEFT_OUT = "Skipped: left out: "
 """How a skip begins that many tests have in common, such as for a program that is not installed."""
 

@@ -25,6 +25,9 @@ SLEEP_S = 60.0
 AWAKE_S = 5.0
 """The device listens for so long after each datagram that it has sent, then it turns its radio off."""
 
+ASLEEP_S = 20.0
+"""A device that has been silent for so long has nothing to repeat, and is silent until its next poll."""
+
 TASKS = 3
 """Submitted at once, each time."""
 
@@ -87,7 +90,15 @@ class Radio(threading.Thread):
 
     def off(self) -> bool:
         """Return whether the device has been silent for so long that it does not listen any more."""
-        return bool(self.sent_at) and time.monotonic() - self.sent_at[-1] > AWAKE_S
+        return self.silent_for(AWAKE_S)
+
+    def asleep(self) -> bool:
+        """Return whether the device will be silent until its next poll."""
+        return self.silent_for(ASLEEP_S)
+
+    def silent_for(self, seconds: float) -> bool:
+        """Return whether the device has sent nothing for longer than that."""
+        return bool(self.sent_at) and time.monotonic() - self.sent_at[-1] > seconds
 
     def slept_s(self, since: float) -> float:
         """Return the longest silence of the device that ended after `since`."""
@@ -150,7 +161,7 @@ def test_a_device_that_sleeps_for_a_minute_gets_runs_and_reports_its_tasks(
     cluster: Cluster, radio: Radio
 ) -> None:
     for name in ("first", "second"):
-        cluster.wait("the device sleeps", radio.off, WAIT_S)
+        cluster.wait("the device sleeps", radio.asleep, WAIT_S)
         began = time.monotonic()
         submit(cluster, name)
         check(cluster, name)
@@ -164,7 +175,7 @@ def test_a_device_that_sleeps_for_a_minute_gets_runs_and_reports_its_tasks(
 def test_a_master_that_was_killed_while_the_device_slept_is_found_when_it_wakes(
     cluster: Cluster, radio: Radio
 ) -> None:
-    cluster.wait("the device sleeps", radio.off, WAIT_S)
+    cluster.wait("the device sleeps", radio.asleep, WAIT_S)
     submit(cluster, "before")
     cluster.kill("master")
     cluster.start_master()
