@@ -258,6 +258,7 @@ class Plugins:
         if not module.startswith("edgerm_core."):  # All of its package is the plugin's own.
             self._modules[module.rpartition(".")[0] or module] = name
         try:
+            self._check_marks(plugin)
             self._manager.register(plugin, name)
             self._manager.check_pending()
         except Exception as error:
@@ -284,6 +285,12 @@ class Plugins:
         if getattr(plugin, "commands", None) is not None:
             provides.append("commands")
         self.infos[-1] = msgspec.structs.replace(self.infos[-1], provides=tuple(provides))
+
+    def _check_marks(self, plugin: object) -> None:
+        for hook in ("commands", *HOOK_OF_KIND.values()):
+            marked = self._manager.parse_hookimpl_opts(plugin, hook) is not None
+            if getattr(plugin, hook, None) is not None and not marked:
+                raise TypeError(f"{hook} is not marked with @hookimpl from edgerm_core.hookspecs")
 
     def _check_provider(self, kind: str, provider: Any, earlier: list[tuple[str, Provider[Any]]]) -> None:
         if not isinstance(provider, Provider):

@@ -11,7 +11,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-FIRST = ("test_sleepers.py", "test_long_sleep.py", "simulation", "e2e", "micropython", "executor_docker")
+FIRST = ("test_sleepers.py", "test_long_sleep.py", "e2e", "executor_docker", "micropython", "simulation")
 """Files and directories whose tests take longest, in that order: begun last, they would be waited for."""
 
 

@@ -194,6 +194,15 @@ def test_broken_plugin_is_named_with_its_problem_and_leaves_nothing_behind(
     assert "plugin p0 is disabled" in caplog.text
 
 
+def test_a_hook_without_its_mark_is_named() -> None:
+    """It was taken for a hook all the same, but for commands, which were never found."""
+    for hook in ("commands", *HOOK_OF_KIND.values()):
+        module = types.ModuleType("plugin")
+        setattr(module, hook, lambda: iter(()))
+        (info,) = loaded(module).infos
+        assert info.problem == f"TypeError: {hook} is not marked with @hookimpl from edgerm_core.hookspecs"
+
+
 def test_second_provider_of_a_name_is_refused_as_a_whole() -> None:
     first = plugin(executors=lambda: [provider("box")])
     second = plugin(executors=lambda: [provider("other"), provider("box")])

@@ -10,6 +10,7 @@ Each test is one sentence of the docstrings of `DeviceDriver`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -63,14 +64,32 @@ class DeviceDriverContract(AsyncContract):
                 pass
         assert scope.cancelled_caught, "discovery ended by itself"
 
+    async def test_discovery_can_begin_again_after_it_was_cancelled(
+        self, driver: DeviceDriver, devices: tuple[Device, ...]
+    ) -> None:
+        for _ in range(2):
+            with anyio.move_on_after(0.05):
+                async for _found in driver.discover():
+                    pass
+        with anyio.fail_after(PATIENCE_S):
+            found = await anext(aiter(driver.discover()))
+        assert {device.id for device in found} == {device.id for device in devices}
+
     async def test_a_run_gets_an_attachment(self, driver: DeviceDriver, device: Device) -> None:
-        assert isinstance(await driver.reserve(device.id, TASK, Fence(1)), Attachment)
+        attachment = await driver.reserve(device.id, TASK, Fence(1))
+        assert isinstance(attachment, Attachment)
+        for name, value in attachment.env.items():
+            assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name), f"{name!r} is no environment variable"
+            assert isinstance(value, str), f"{name} is {value!r}, expected text"
+        for path in (*attachment.device_nodes, *attachment.mounts):
+            assert path.startswith("/"), f"{path} is no path on the machine"
 
     async def test_reserving_again_with_the_same_fence_changes_nothing(
         self, driver: DeviceDriver, device: Device
     ) -> None:
-        first = await driver.reserve(device.id, TASK, Fence(1))
-        assert await driver.reserve(device.id, TASK, Fence(1)) == first
+        for number in range(device.slots):
+            first = await driver.reserve(device.id, TaskId(100 + number), Fence(1))
+            assert await driver.reserve(device.id, TaskId(100 + number), Fence(1)) == first
 
     async def test_a_device_that_is_not_there_is_refused_with_its_reason(
         self, driver: DeviceDriver, device: Device
@@ -95,6 +114,13 @@ class DeviceDriverContract(AsyncContract):
         await driver.release(device.id, TaskId(100), Fence(1))
         await driver.reserve(device.id, TaskId(99), Fence(1))
 
+    async def test_another_task_cannot_release_a_slot(self, driver: DeviceDriver, device: Device) -> None:
+        for number in range(device.slots):
+            await driver.reserve(device.id, TaskId(100 + number), Fence(1))
+        await driver.release(device.id, TaskId(99), Fence(1))
+        with pytest.raises(ExecutorError):
+            await driver.reserve(device.id, TaskId(99), Fence(1))
+
     async def test_a_newer_run_takes_the_slot_of_an_older_one(
         self, driver: DeviceDriver, device: Device
     ) -> None:
@@ -110,6 +136,11 @@ class DeviceDriverContract(AsyncContract):
         with pytest.raises(ExecutorError) as caught:
             await driver.reserve(device.id, TASK, older)
         assert caught.value.reason == Reason.RESOURCES_UNAVAILABLE
+
+    async def test_a_fence_is_for_its_own_task(self, driver: DeviceDriver, device: Device) -> None:
+        await driver.reserve(device.id, TASK, Fence(5))
+        await driver.release(device.id, TASK, Fence(5))
+        await driver.reserve(device.id, TaskId(99), Fence(1))
 
     async def test_an_older_run_stays_fenced_out_after_the_newer_one_released(
         self, driver: DeviceDriver, device: Device

@@ -13,6 +13,7 @@ observer that raises, names it and calls it no more, is core's side and tested t
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -28,6 +29,9 @@ Change = tuple[str, dict[str, Any]]
 
 CALL_S: Final = 0.005
 """A call may take this long on average: the master does nothing else meanwhile."""
+
+PATIENCE_S: Final = 5.0
+"""What is closed has ended within this."""
 
 CALLS: Final = 200
 """So many are timed."""
@@ -136,6 +140,19 @@ class ObserverContract:
         observer = make_observer()
         observer.close()
         observer.close()
+
+    def test_closing_leaves_no_thread_that_keeps_the_master_from_ending(
+        self, make_observer: MakeObserver, changes: list[Change]
+    ) -> None:
+        before = set(threading.enumerate())
+        observer = make_observer()
+        tell(observer, changes)
+        observer.close()
+        end = time.monotonic() + PATIENCE_S
+        for thread in set(threading.enumerate()) - before:
+            if not thread.daemon:
+                thread.join(max(0.0, end - time.monotonic()))
+                assert not thread.is_alive(), f"thread {thread.name} goes on after close"
 
     def test_the_next_master_can_have_one_like_it(
         self, make_observer: MakeObserver, changes: list[Change]

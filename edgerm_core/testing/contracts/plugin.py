@@ -15,21 +15,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import anyio
 import msgspec
 import pytest
 
 from edgerm_core.config import Config, parse_config
-from edgerm_core.errors import ConfigError
-from edgerm_core.interfaces import Provider
-from edgerm_core.plugins import HOOK_OF_KIND, Plugins
+from edgerm_core.errors import ConfigError, PluginError
+from edgerm_core.interfaces import DeviceDriver, Executor, Provider
+from edgerm_core.observers import Observer
+from edgerm_core.plugins import HOOK_OF_KIND, INTERFACE_OF_KIND, Plugins
 
 PROCESS_TIMEOUT_S: Final = 60.0
 
 MAX_SUMMARY_CHARS: Final = 100
 """It is one line in a table."""
+
+MIN_SENTENCE_CHARS: Final = 20
 
 LIGHT: Final = frozenset({"click", "edgerm_core", "msgspec", "pluggy"})
 """Beside the standard library and its own package: what a plugin may import before it is used."""
@@ -89,6 +94,11 @@ class PluginContract:
         """The dotted name that the entry point has."""
         raise NotImplementedError("override the fixture `plugin_module`")
 
+    @pytest.fixture
+    def config_text(self) -> str:
+        """The config with which the factories are tried, where defaults are not enough."""
+        return ""
+
     # --- the suite ----------------------------------------------------------------------------
 
     @pytest.fixture
@@ -137,6 +147,43 @@ class PluginContract:
             config = parse_config(f"{section}\nno_such_key = 1\n")
             with pytest.raises(ConfigError, match="no_such_key"):
                 config.section(kind, provider.name, struct)
+
+    def test_each_factory_makes_what_its_hook_promises(
+        self,
+        providers: list[tuple[str, Provider[Any]]],
+        config_text: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The suite of its kind may never call the factory. It may say what is missing on this machine."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("EDGERM_AGENT_DATA", str(tmp_path))
+        config = parse_config(config_text)
+        for kind, provider in providers:
+            try:
+                struct = provider.config_type
+                section = None if struct is None else config.section(kind, provider.name, struct)
+            except ConfigError as error:
+                pytest.fail(f"{error}: override the fixture `config_text` with a section that works")
+            try:
+                made = provider.create(section)
+            except PluginError as error:
+                if len(str(error)) < MIN_SENTENCE_CHARS:
+                    pytest.fail(f"{error}: it must say what is missing and how to get it")
+                continue
+            what = f"the factory of {kind} {provider.name} made {type(made).__name__}"
+            interface = INTERFACE_OF_KIND.get(kind)
+            if interface is None:
+                assert callable(made), f"{what}, expected a function that opens a store"
+            else:
+                assert isinstance(made, interface), f"{what}, expected {interface.__name__}"
+            if isinstance(made, Executor | DeviceDriver):
+                assert made.name == provider.name, f"{what} with another name: nobody would find it"
+                anyio.run(made.close)
+            if isinstance(made, Observer):
+                made.close()
+            if kind == "transport":
+                assert made.schemes == provider.schemes, f"{what} with other schemes"
 
     def test_loading_it_imports_nothing_heavy(self, plugin_module: str) -> None:
         """It is imported by every daemon and every command, whether they use it or not."""

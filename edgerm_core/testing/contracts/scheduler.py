@@ -9,8 +9,12 @@ Who is served first is the scheduler's own affair; the suite asks only what the 
 
 from __future__ import annotations
 
+import copy
+import gc
 import random
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 import pytest
@@ -24,6 +28,9 @@ from edgerm_core.tasks import TaskSpec
 from edgerm_core.testing.clusters import Cluster, task_spec
 
 MakeScheduler = Callable[[], Scheduler]
+
+BURST_AGENTS: Final = 25
+"""Each takes a hundred tasks of a burst."""
 
 
 def agent_info(name: str, resources: str = "cpus:4;mem:1024", **fields: object) -> AgentInfo:
@@ -304,6 +311,7 @@ class SchedulerContract:
         cluster.remove_framework(framework)
         cluster.add_agent(agent_info("a1", "cpus:1"))
         assert cluster.run(scheduler) == []
+        assert not cluster.refusals
 
     def test_a_task_of_an_unknown_framework_harms_nobody(self, make_scheduler: MakeScheduler) -> None:
         scheduler = make_scheduler()
@@ -330,6 +338,70 @@ class SchedulerContract:
         cluster.end(tasks[0])
         cluster.add_agent(agent_info("a1", "cpus:4"))
         assert cluster.run(scheduler) == [Placement(tasks[1], AgentId("a1"))]
+
+    def test_a_task_goes_nowhere_where_its_launch_is_too_large(self, make_scheduler: MakeScheduler) -> None:
+        cluster = Cluster()
+        cluster.add_agent(agent_info("a1", "cpus:4")).max_message_bytes = 1024
+        cluster.add_agent(agent_info("a2", "cpus:1"))
+        framework = cluster.add_framework("f1")
+        large = msgspec.structs.replace(task_spec("cpus:1"), env={"TEXT": "x" * 4096})
+        [task_id, _] = cluster.submit(framework, large, 2)
+        assert cluster.run(make_scheduler(), complete=True) == [Placement(task_id, AgentId("a2"))]
+        assert not cluster.refusals
+
+    def test_a_burst_is_placed_to_the_last_task(self, make_scheduler: MakeScheduler) -> None:
+        """However it is cut into calls: the master calls again while decisions keep coming."""
+        cluster = Cluster()
+        for number in range(BURST_AGENTS):
+            cluster.add_agent(agent_info(f"a{number:02}", "cpus:100"))
+        for name in ("f1", "f2"):
+            cluster.submit(cluster.add_framework(name), task_spec("cpus:1"), BURST_AGENTS * 50)
+        cluster.run(make_scheduler(), complete=True)
+        assert len(cluster.waiting) == 0
+        assert not cluster.refusals
+
+    def test_decisions_are_placements_and_offer_proposals(self, make_scheduler: MakeScheduler) -> None:
+        cluster = Cluster()
+        cluster.add_agent(agent_info("a1"))
+        cluster.submit(cluster.add_framework("f1"), task_spec("cpus:1"))
+        cluster.add_framework("f2", wants_offers=True)
+        decisions = make_scheduler().schedule(cluster.snapshot(complete=True))
+        assert isinstance(decisions, Sequence), f"schedule returned {type(decisions).__name__}"
+        for decision in decisions:
+            assert isinstance(decision, Placement | OfferProposal), f"{decision!r} is not a decision"
+
+    def test_it_changes_nothing_of_what_it_is_shown(self, make_scheduler: MakeScheduler) -> None:
+        """The snapshot is a window on the master's books: what is written there is written into them."""
+        cluster = Cluster()
+        cluster.add_agent(agent_info("a1", "cpus:3", attributes={"os": "linux"}))
+        framework = cluster.add_framework("f1", wants_offers=True)
+        cluster.submit(framework, task_spec("cpus:1"))
+        scheduler = make_scheduler()
+        cluster.step(scheduler, complete=True)
+        cluster.submit(framework, task_spec("cpus:1"))
+        cluster.avoid(cluster.submit(framework, task_spec("cpus:9"))[0], {AgentId("a1")})
+        before = copy.deepcopy(_shown(cluster))
+        scheduler.schedule(cluster.snapshot())
+        assert _shown(cluster) == before
+
+    def test_it_keeps_no_snapshot_and_no_agent_that_has_gone(self, make_scheduler: MakeScheduler) -> None:
+        scheduler = make_scheduler()
+        cluster = Cluster()
+        for name in ("a1", "a2"):
+            cluster.add_agent(agent_info(name))
+        cluster.submit(cluster.add_framework("f1"), task_spec("cpus:1"), 3)
+        snapshot = cluster.snapshot(complete=True)
+        scheduler.schedule(snapshot)
+        cluster.forget_changes()
+        kept: list[weakref.ref[object]] = [
+            weakref.ref(snapshot),
+            weakref.ref(cluster.agents[AgentId("a1")]),
+        ]
+        del snapshot
+        cluster.remove_agent(AgentId("a1"))
+        scheduler.schedule(cluster.snapshot())
+        gc.collect()
+        assert [ref() for ref in kept] == [None, None], "it keeps more than ids and numbers"
 
     @pytest.mark.parametrize("seed", range(20))
     def test_no_life_of_a_cluster_makes_it_fail_or_propose_what_does_not_fit(
@@ -376,6 +448,16 @@ class SchedulerContract:
         sentence = scheduler.explain(waiting, cluster.snapshot())
         assert "\n" not in sentence
         assert cluster.run(scheduler) == []
+
+
+def _shown(cluster: Cluster) -> object:
+    """Return all amounts that a snapshot shows."""
+    return (
+        cluster.totals,
+        [(a.id, a.free, a.tasks, a.attributes, a.devices) for a in cluster.agents.values()],
+        [(f.id, f.allocated, f.allocations, list(f.waiting)) for f in cluster.frameworks.values()],
+        [(t.id, t.spec, t.avoid) for t in cluster.waiting.values()],
+    )
 
 
 def _replace(spec: TaskSpec, **changes: object) -> TaskSpec:

@@ -12,6 +12,7 @@ warning, and does, where the opener can be imported by another process.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,9 @@ Record = tuple[str, bytes, bytes]
 
 PROCESS_TIMEOUT_S: Final = 30.0
 
+TORN_AT: Final = 12
+"""In so many places the last commit is cut off."""
+
 _DIES: Final = """
 import importlib, os, signal, sys
 from pathlib import Path
@@ -37,6 +41,45 @@ for number in range(3):
     store.commit([Write("task", bytes([number, part]), b"v" * 1000) for part in range(10)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+_FILLS: Final = """
+import importlib, resource, signal, sys
+from pathlib import Path
+from edgerm_core.errors import StoreError
+from edgerm_core.interfaces import Write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+data_dir = Path(sys.argv[3])
+store = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(data_dir)
+store.commit([Write("task", b"1", b"before")])
+largest = max(path.stat().st_size for path in data_dir.rglob("*"))
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 100_000, hard))
+try:
+    large = [Write("task", b"2%d" % n, bytes(1000)) for n in range(1000)]
+    store.commit([*large, Write("task", b"1", None)])
+except StoreError as error:
+    assert str(error)
+else:
+    raise AssertionError("it does not notice that the disk is full")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert list(store.load()) == [("task", b"1", b"before")], "something of the batch was kept"
+store.commit([Write("task", b"3", b"afterwards")])
+store.close()
+"""
+"""No file may grow beyond a limit: for the store that is a full disk."""
+
+
+def _importable(open_store: StoreOpener) -> tuple[str, str]:
+    """Return where another process finds the opener, or skip."""
+    module, name = getattr(open_store, "__module__", ""), getattr(open_store, "__name__", "")
+    if not hasattr(sys.modules.get(module), name):
+        pytest.skip("the opener is not at the top of a module, where another process could import it")
+    return module, name
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in directory.iterdir() if path.is_file()}
 
 
 def records(store: Store) -> list[Record]:
@@ -151,6 +194,51 @@ class StoreContract:
         store.commit([Write("task", b"3", b"afterwards")])
         assert len(records(store)) == 3
 
+    def test_a_commit_that_a_power_cut_tore_is_there_as_a_whole_or_not_at_all(
+        self, open_store: StoreOpener, data_dir: Path, tmp_path: Path
+    ) -> None:
+        store = open_store(data_dir)
+        store.commit([Write("task", bytes([number]), b"v" * 500) for number in range(5)])
+        before, sizes = records(store), _sizes(data_dir)
+        store.commit([Write("task", bytes([number]), b"w" * 700) for number in range(3, 9)])
+        after = records(store)
+        image = tmp_path / "image"
+        shutil.copytree(data_dir, image)
+        store.close()
+        grown = [name for name, size in _sizes(image).items() if size > sizes.get(name, 0)]
+        if len(grown) != 1:
+            pytest.skip(
+                f"the store appends to {len(grown)} files: which of them the cut tears is its own affair"
+            )
+        first, end = sizes.get(grown[0], 0), _sizes(image)[grown[0]]
+        for part in range(TORN_AT):
+            torn = tmp_path / f"torn {part}"
+            shutil.copytree(image, torn)
+            os.truncate(torn / grown[0], first + (end - first) * part // TORN_AT)
+            survivor = open_store(torn)
+            assert records(survivor) in (before, after), "half of a commit is there"
+            survivor.commit([Write("task", b"later", b"still works")])
+            survivor.close()
+            again = open_store(torn)
+            assert ("task", b"later", b"still works") in records(again)
+            again.close()
+
+    def test_a_full_disk_is_a_store_error_and_nothing_of_the_batch_is_kept(
+        self, open_store: StoreOpener, data_dir: Path
+    ) -> None:
+        module, name = _importable(open_store)
+        ended = subprocess.run(
+            [sys.executable, "-c", _FILLS, module, name, str(data_dir)],
+            timeout=PROCESS_TIMEOUT_S,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        store = open_store(data_dir)
+        assert [key for _, key, _ in records(store)] == [b"1", b"3"]
+        store.close()
+
     # --- it lasts ---------------------------------------------------------------------------------
 
     def test_everything_is_there_after_closing_and_opening(
@@ -169,9 +257,7 @@ class StoreContract:
     def test_everything_is_there_after_the_process_was_killed(
         self, open_store: StoreOpener, data_dir: Path
     ) -> None:
-        module, name = getattr(open_store, "__module__", ""), getattr(open_store, "__name__", "")
-        if not hasattr(sys.modules.get(module), name):
-            pytest.skip("the opener is not at the top of a module, where another process could import it")
+        module, name = _importable(open_store)
         ended = subprocess.run(
             [sys.executable, "-c", _DIES, module, name, str(data_dir)],
             timeout=PROCESS_TIMEOUT_S,

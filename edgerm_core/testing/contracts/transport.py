@@ -456,14 +456,15 @@ class TransportContract(AsyncContract):
             async def visit(number: int) -> None:
                 nonlocal inside
                 connection = await dialer.connect(listener.url)
-                inside += 1
-                if inside == 40:
-                    everybody_in.set()
-                await everybody_in.wait()
                 for round_ in range(5):
                     data = f"{number}/{round_}".encode()
                     await connection.send(data)
                     assert await connection.receive() == data
+                    if round_ == 0:  # It is served: nobody leaves until everybody is.
+                        inside += 1
+                        if inside == 40:
+                            everybody_in.set()
+                        await everybody_in.wait()
                 await connection.close()
 
             with anyio.fail_after(PATIENCE_S):

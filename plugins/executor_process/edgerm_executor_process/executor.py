@@ -179,8 +179,10 @@ class ProcessExecutor(Executor):
         await anyio.to_thread.run_sync(end_strays, self._cgroups, self._agent_group, names)
 
     async def stats(self, handle: TaskHandle) -> TaskStats:
-        data = _read_handle(handle)
-        usage = (await self._ask("stats", key=data.key)).get("usage")
+        try:
+            usage = (await self._ask("stats", key=_read_handle(handle).key)).get("usage")
+        except ExecutorError:  # A handle that it cannot read, or no keeper to ask.
+            return TaskStats()
         return TaskStats() if usage is None else TaskStats(*usage)
 
     async def close(self) -> None:
