@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define LOST_S 2.0
+#define READY_S 60.0 /* for all heartbeats that `ready` waits for */
 #define NAME "PEERNAME"
 #define MAX_OPENING 400
 #define MAX_LATENCIES 4000000
@@ -180,7 +181,7 @@ int main(int count, char **words) {
             start = pause ? at : start;
             answers = lost = latency_count = 0;
         }
-        if (at - start > seconds && (counted_from || !pause))
+        if (at - start > seconds + (counted_from || !pause ? 0 : READY_S))
             break;
         for (int i = 0; i < ready; i++) {
             struct peer *peer = peers + events[i].data.u32;

@@ -323,6 +323,11 @@ class DatagramRequest(Request):
     payload_bytes = DEFAULT_BLOCK_BYTES
 
     @property
+    def repeating(self) -> bool:
+        """See `Request`."""
+        return self._transmission is not None
+
+    @property
     def peer(self) -> str:
         """See `Request`."""
         host, port = self._address

@@ -41,6 +41,11 @@ class Request(abc.ABC):
         self.on_late: Callable[[Request], None] | None = None
 
     @property
+    def repeating(self) -> bool:
+        """Whether the answer is sent again until it is confirmed or `stop` is called."""
+        return False
+
+    @property
     @abc.abstractmethod
     def peer(self) -> str:
         """Where it came from, for people."""

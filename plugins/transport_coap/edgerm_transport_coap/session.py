@@ -101,7 +101,8 @@ class Session(Connection):
         #: Ends the question whether the device is at another address now.
         self._stop_proving: Callable[[], None] = nothing
         self._pending: Request | None = None
-        self._last_request: Request | None = None
+        #: The last one whose answer is sent until it is confirmed. No other is kept: sessions are many.
+        self._repeated: Request | None = None
         self._inbox: list[bytes] = []  # A deque costs each of many sessions half a KiB more.
         #: The frame of the exchange under way while the inbox has no room for it.
         self._held: bytes | None = None
@@ -221,7 +222,6 @@ class Session(Connection):
             if self._pending is not None:
                 self._replace_pending(request)
             else:
-                self._stop_last(request)
                 self._respond(request, *self._answer, want)
         elif number == self._number + 1:
             self._begin(request, number, frame)
@@ -232,7 +232,7 @@ class Session(Connection):
         self.proven = True
         self._number = number
         self.assembly.clear()
-        self._stop_last(None)
+        self._stop_last()
         if self._bell is not None:
             self._bell.quiet()
         self._pending = request
@@ -306,11 +306,11 @@ class Session(Connection):
             _wake(self._sender)
             self._complete(frame, more)
 
-    def _stop_last(self, successor: Request | None) -> None:
-        """The last answer need not be repeated: it has arrived, or is asked for again by `successor`."""
-        if self._last_request is not None:
-            self._last_request.stop()
-        self._last_request = successor
+    def _stop_last(self) -> None:
+        """The last answer need not be repeated: it has arrived, or is asked for again."""
+        if self._repeated is not None:
+            self._repeated.stop()
+            self._repeated = None
 
     def _fits(self, frame: bytes) -> bool:
         """Return whether an opening may be answered with that much; exchanges answer in blocks."""
@@ -327,12 +327,17 @@ class Session(Connection):
         assert request is not None
         self._pending = None
         self._answer = (frame, more)
-        self._stop_last(request)
         self._respond(request, frame, more)
 
     def _respond(
         self, request: Request, frame: bytes | None, more: bool, want: Block | None = None
     ) -> None:
+        self._stop_last()
+        self._say(request, frame, more, want)
+        if request.repeating:
+            self._repeated = request
+
+    def _say(self, request: Request, frame: bytes | None, more: bool, want: Block | None) -> None:
         options: Options = [(MORE, b"")] if more else []
         if frame == b"":
             options.append((EMPTY_FRAME, b""))

@@ -238,6 +238,7 @@ async def test_nothing_is_kept_of_requests_that_have_been_answered() -> None:
         await anyio.sleep(0.2)
         gc.collect()
         assert len(gc.get_objects()) - before < 200
+        assert not any(isinstance(kept, DatagramRequest) for kept in gc.get_objects())
 
 
 async def test_after_closing_nothing_is_sent() -> None:
