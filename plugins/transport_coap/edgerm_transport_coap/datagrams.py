@@ -400,10 +400,9 @@ class DatagramRequest(Request):
             self._endpoint.send(self.remote, Message(EMPTY, kind=ACK, mid=self.message.mid))
 
     def reject(self) -> None:
-        """Say that nothing is served here, to whom wants to know."""
+        """See `Request`."""
         self.answered = True
-        if self.message.kind == CON:
-            self._endpoint.send(self.remote, Message(EMPTY, kind=RST, mid=self.message.mid))
+        self._endpoint.send(self.remote, Message(EMPTY, kind=RST, mid=self.message.mid))
 
     def notify(
         self, code: int, options: Options, payload: bytes, on_end: Callable[[str], None]

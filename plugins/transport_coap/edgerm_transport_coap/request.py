@@ -78,6 +78,10 @@ class Request(abc.ABC):
     def respond(self, code: int, options: Options | None = None, payload: bytes = b"") -> None:
         """Answer."""
 
+    def reject(self) -> None:
+        """Say that the message cannot be processed, and no more."""
+        raise NotImplementedError  # There are no non-confirmable messages elsewhere.
+
     @abc.abstractmethod
     def respond_proving(
         self, code: int, options: Options, payload: bytes, on_proven: Callable[[], None]

@@ -28,6 +28,7 @@ from edgerm_transport_coap.config import (
     CoapConfig,
 )
 from edgerm_transport_coap.message import (
+    BAD_OPTION,
     BAD_REQUEST,
     BLOCK1,
     CONTENT,
@@ -39,6 +40,7 @@ from edgerm_transport_coap.message import (
     INCOMPLETE,
     MAX_AGE,
     METHOD_NOT_ALLOWED,
+    NON,
     NOT_ACCEPTABLE,
     NOT_FOUND,
     OBSERVE,
@@ -130,7 +132,10 @@ class Resources:
                     waiting = self._waiting_for_blobs
                 self._route(request, target)
         except Refusal as refusal:
-            request.respond(refusal.code)
+            if message.kind == NON and refusal.code == BAD_OPTION:
+                request.reject()  # RFC 7252, section 5.4.1.
+            else:
+                request.respond(refusal.code)
         except Malformed:
             request.respond(BAD_REQUEST)
         if not request.answered:

@@ -16,6 +16,7 @@ from edgerm_transport_coap.message import (
     CON,
     CONTENT_FORMAT,
     DELETE,
+    EMPTY,
     GET,
     LOCATION_PATH,
     MAX_AGE,
@@ -23,6 +24,7 @@ from edgerm_transport_coap.message import (
     NON,
     POST,
     PROXY_URI,
+    RST,
     SIZE1,
     URI_HOST,
     Options,
@@ -134,6 +136,17 @@ async def test_codes(method: int, path: str, options: Options, payload: bytes, c
         session = await peer.open()
         answer = await peer.ask(method, path.format(session=session), options, payload)
         assert f"{answer.code >> 5}.{answer.code & 31:02}" == code
+
+
+async def test_an_unknown_critical_option_of_a_non_confirmable_request_is_rejected() -> None:
+    """RFC 7252, section 5.4.1: it is not answered 4.02."""
+    async with listening() as listener, peer_of(listener) as peer:
+        request = peer.request(POST, "e", [(2049, b"")])
+        request.kind = NON
+        peer.send(request)
+        rejection = await peer.receive()
+        assert (rejection.kind, rejection.code, rejection.mid) == (RST, EMPTY, request.mid)
+        assert not listener.resources.sessions
 
 
 async def test_an_opening_gets_a_session_and_the_answer_to_its_frame() -> None:
