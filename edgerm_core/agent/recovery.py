@@ -57,5 +57,6 @@ def snapshot(runs: Iterable[Run], master_id: str) -> Iterable[Record]:
         yield MasterKnown(master_id)
     for run in runs:
         yield RunLaunched(run.launch)
-        if run.phase is not Phase.STARTING or run.restarts or run.updates.last_seq or run.ending:
+        told = run.updates.last_seq or not run.updates.settled
+        if run.phase is not Phase.STARTING or run.restarts or told or run.ending:
             yield record_of(run)

@@ -174,6 +174,9 @@ def test_a_compact_journal_says_the_same(bench: AgentBench, acknowledged: bool) 
     if acknowledged:
         for task_id in (1, 2, 4, 5):
             bench.acknowledge(task_id)
+    bench.launch(6)
+    bench.lose()
+    bench.tell(events.RunFetching(run_id(6)))
     bench.journal = [encode_record(record) for record in bench.agent.records()]
     bench.check_journal()
     assert recover(map(decode_record, bench.journal)).master_id == "m"
