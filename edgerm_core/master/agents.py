@@ -72,15 +72,21 @@ def register(state: MasterState, session: Session, request: Register) -> None:
         state.add_agent(agent)
     elif not _same_agent(state, agent, session, request) or _moved_on(state, agent, session, request):
         return
-    if agent.session_id is not None and agent.session_id != session.id:
-        text = (
-            "a newer connection with this agent's id took over: if that is not this agent restarted, its "
-            "data directory is a copy; give each agent its own"
-        )
-        state.close_session(agent.session_id, RefusalCode.SESSION_REPLACED, text)
-        logs.agent_left(state, agent.id)
     same_process = agent.incarnation == request.incarnation
-    had_gateway = agent.via is not None
+    if agent.session_id is not None and agent.session_id != session.id:
+        if same_process and agent.via is None:
+            # What came last need not have been said last: a Register may have been on its way for long,
+            # most of all behind a gateway. Nobody is to stop for good; who is still here registers again.
+            text = "this process has registered over another connection, too: register again to go on here"
+            state.close_session(agent.session_id, RefusalCode.SLOW, text)
+        else:
+            text = (
+                "a newer connection with this agent's id took over: if that is not this agent restarted, "
+                "its data directory is a copy; give each agent its own"
+            )
+            state.close_session(agent.session_id, RefusalCode.SESSION_REPLACED, text)
+        logs.agent_left(state, agent.id)
+    agent.roams = agent.roams or session.via is not None
     session.role = "agent"
     session.agent_id = info.id
     agent.session_id = session.id
@@ -99,7 +105,7 @@ def register(state: MasterState, session: Session, request: Register) -> None:
     state.at(agent.lease_deadline, on_lease_deadline, agent.id)
     state.move_agent(agent, AgentState.DRAINING if agent.drain else AgentState.READY)
     state.send(session.id, Registered(version, agent.heartbeat_s, lease_s(state, agent), state.master_id))
-    reconcile(state, agent, request.tasks, same_process, had_gateway)
+    reconcile(state, agent, request.tasks, same_process)
 
 
 def _moved_on(state: MasterState, agent: AgentRecord, session: Session, request: Register) -> bool:
@@ -158,14 +164,11 @@ def reconcile(
     agent: AgentRecord,
     reports: tuple[TaskReport, ...],
     same_process: bool,
-    had_gateway: bool,
 ) -> None:
     """Compare what a registering agent runs with what it should run; orders are the difference.
 
     Parameters:
         same_process: it is the process that was connected before, which forgets no task that runs.
-        had_gateway: it was behind a gateway before, which may have acknowledged ends that have not come
-            here yet.
     """
     reported: dict[TaskId, int] = {}
     for report in reports:
@@ -200,7 +203,7 @@ def reconcile(
             state.drop_ghost(agent, task_id, attempt)
     for task_id, holding in list(agent.holdings.items()):
         if reported.get(task_id, 0) < holding.attempt:
-            missing(state, agent, state.tasks[task_id], same_process, had_gateway)
+            missing(state, agent, state.tasks[task_id], same_process)
     resend_orders(state, agent, at_once=True)
 
 
@@ -240,18 +243,17 @@ def take_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: 
     state.move_task(task, report.state, Reason.AGENT_RETURNED, "agent", text)
 
 
-def missing(
-    state: MasterState, agent: AgentRecord, task: TaskRecord, same_process: bool, had_gateway: bool
-) -> None:
+def missing(state: MasterState, agent: AgentRecord, task: TaskRecord, same_process: bool) -> None:
     """The agent does not know an attempt that it should run. Parameters as in `reconcile`."""
-    if task.confirmed and same_process:
-        # It ended, and somebody acknowledged that who could not tell us yet: a gateway that is cut off.
-        # The agent answers a repeated order with how the attempt ended; if the gateway is first, good.
-        task.confirmed = False
-        task.status_seq = 0
-        state.dirty["task", task.id] = None
-    if not task.confirmed and (same_process or not had_gateway):
+    if same_process or not (task.confirmed or agent.roams):
         # It never confirmed the launch: the order was lost and goes out again.
+        if task.confirmed:
+            # Or it ended, and somebody acknowledged that who could not tell us yet: a gateway that is cut
+            # off. The agent answers a repeated order with how the attempt ended; if the gateway is first,
+            # good. An agent that is restarted before it could answer would begin anew, so it stays
+            # confirmed.
+            task.status_seq = 0
+            state.dirty["task", task.id] = None
         if task.state is TaskState.UNREACHABLE and not task.kill_reason:
             state.move_task(task, TaskState.STAGING, Reason.AGENT_RETURNED, "master")
         agent.unconfirmed.add(task.id)

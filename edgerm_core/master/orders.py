@@ -65,7 +65,7 @@ def resend_orders(state: MasterState, agent: AgentRecord, *, at_once: bool = Fal
         elif at_once or state.now - task.sent_at >= ORDER_RESEND_S:
             if task.kill_reason:
                 order_kill(state, agent, task)
-            elif not task.confirmed:
+            elif not task.confirmed or not task.status_seq:
                 order_launch(state, agent, task)
             else:
                 agent.unconfirmed.discard(task_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgerm_core.agent.session import FATAL_REFUSALS
 from edgerm_core.agents import AgentInfo, AgentState, Fingerprint
 from edgerm_core.ids import AgentId, SessionId
 from edgerm_core.limits import MAX_HEARTBEATS_PER_S
@@ -381,6 +382,21 @@ def test_an_agent_moves_from_one_gateway_to_another(bench: MasterBench) -> None:
     assert bench.state.agents["a1"].via == "g2"
 
 
+def test_an_agent_that_left_a_gateway_is_not_stopped_by_what_the_gateway_still_says(
+    bench: MasterBench,
+) -> None:
+    """Its Register was on its way over a slow uplink while the agent dialled the master itself."""
+    direct = bench.agent("a1", incarnation="i1")
+    late = relayed(bench, "g1", incarnation="i1")
+    assert late.closed is None
+    assert direct.closed is not None
+    assert direct.closed.code not in FATAL_REFUSALS
+    late.hang_up()
+    again = bench.agent("a1", incarnation="i1")
+    assert again.closed is None
+    assert bench.state.agents["a1"].via is None
+
+
 def test_a_gateway_that_was_cut_off_does_not_take_back_an_agent_that_has_moved_on(
     bench: MasterBench,
 ) -> None:
@@ -441,6 +457,19 @@ def test_what_such_an_agent_has_really_forgotten_runs_as_the_same_attempt(bench:
     assert bench.state.tasks[task_id].state is TaskState.FINISHED
 
 
+def test_an_end_that_was_asked_for_is_not_run_anew_by_the_next_process(bench: MasterBench) -> None:
+    """It dies before it can answer. Its successor knows of no attempt, and would begin it again."""
+    agent = bench.agent("a1", incarnation="i1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.status(task_id, TaskState.RUNNING, 3)
+    agent.hang_up()
+    back = bench.agent("a1", incarnation="i1")
+    assert [launch.attempt for launch in back.take(Launch)] == [1], "asks how it ended"
+    back.hang_up()
+    successor = bench.agent("a1", incarnation="i2")
+    assert [launch.attempt for launch in successor.take(Launch)] == [2]
+
+
 def test_an_order_to_a_process_behind_a_gateway_that_is_gone_is_not_repeated_to_the_next_one(
     bench: MasterBench,
 ) -> None:
@@ -453,6 +482,18 @@ def test_an_order_to_a_process_behind_a_gateway_that_is_gone_is_not_repeated_to_
     back = relayed(bench, "g2", incarnation="i2")
     assert [launch.attempt for launch in back.take(Launch)] == [2]
     assert bench.state.tasks[task_id].losses == 1
+
+
+def test_an_order_to_an_agent_that_roams_is_not_repeated_to_the_next_process(bench: MasterBench) -> None:
+    """It may have run the task behind a gateway that was cut off all the time, and that has its end."""
+    relayed(bench, "g1").hang_up()
+    direct = bench.agent("a1", incarnation="i1")
+    bench.submit(bench.framework("f1"), spec())
+    assert direct.take(Launch)
+    direct.hang_up()
+    bench.restart()
+    successor = bench.agent("a1", incarnation="i2")
+    assert [launch.attempt for launch in successor.take(Launch)] == [2]
 
 
 def test_a_launch_whose_end_is_reported_is_not_repeated(bench: MasterBench) -> None:
