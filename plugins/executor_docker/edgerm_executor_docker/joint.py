@@ -8,6 +8,7 @@ nothing; otherwise the end of the ring is looked for in the log, no later than t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -45,11 +46,12 @@ def find_joint(
     complete = sum(len(message.data) + ENTRY_BYTES for message in log) < file_bytes
     if complete and len(text) >= written - unfinished and _agree(text, tail, written):
         return written
-    limit = 0
+    limit = end = 0
     for message in log:
-        if unix_time(message.at) > written_at + CLOCK_SLACK_S:
-            break
-        limit += len(message.data)
+        end += len(message.data)
+        # The last one that is not later: where a clock was set back, later ones come before it.
+        if unix_time(message.at) <= written_at + CLOCK_SLACK_S:
+            limit = end
     found = text[:limit][::-1].find(tail[::-1])  # Unlike `rfind`, linear however alike the lines are.
     if found >= 0:
         return limit - found
@@ -80,6 +82,22 @@ def unix_time(text: str) -> float:
     if at.year < 1970:
         return 0.0
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def replayed(log: Sequence[Message]) -> Counter[str]:
+    """Return the times of those entries that come again if the log is asked for since its last one.
+
+    More than the last one, where a clock was set back: engines compare each entry's time by itself.
+    """
+    if not log:
+        return Counter()
+    last = _exact(log[-1].at)
+    return Counter(message.at for message in log if _exact(message.at) >= last)
+
+
+def _exact(text: str) -> tuple[int, str]:
+    seconds, _, nanoseconds = since_parameter(text).partition(".")
+    return int(seconds), nanoseconds
 
 
 def since_parameter(text: str) -> str:

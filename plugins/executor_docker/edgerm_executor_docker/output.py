@@ -20,7 +20,7 @@ from edgerm_core.logs import STDERR, STDOUT, LogReader, LogWriter
 from edgerm_executor_docker.api import Engine
 from edgerm_executor_docker.background import Background
 from edgerm_executor_docker.frames import FrameDecoder, Message, NotFrames, read_message
-from edgerm_executor_docker.joint import TAIL_BYTES, find_joint, since_parameter
+from edgerm_executor_docker.joint import TAIL_BYTES, find_joint, replayed, since_parameter
 from edgerm_executor_docker.streams import EngineGone, EngineRefused, EngineStream
 
 log = logging.getLogger(__name__)
@@ -168,8 +168,7 @@ class Output:
             ahead: how many bytes beyond that are in the ring already, by stream.
         """
         last = kept[-1].at if kept else ""
-        # The engine repeats what has just this time.
-        skip = sum(message.at == last for message in kept)
+        again = replayed(kept)
         more = {"follow": "1"} | ({"since": since_parameter(last)} if last else {})
         stream = await self._logs(container, more)
         frames = FrameDecoder()
@@ -177,8 +176,8 @@ class Output:
             while data := await stream.receive():
                 for name, frame in frames.feed(data):
                     message = read_message(name, frame)
-                    if skip and message.at == last:
-                        skip -= 1
+                    if again[message.at] > 0:
+                        again[message.at] -= 1
                         continue
                     known = min(ahead[name], len(message.data))
                     ahead[name] -= known

@@ -45,6 +45,8 @@ MIN_CPU_QUOTA_US: Final = 1_000
 
 SHARES_PER_CPU: Final = 1024
 MIN_SHARES: Final = 2
+MAX_SHARES: Final = 262_144
+"""The kernel refuses more, as it does less."""
 
 LOG_FILES: Final = 2
 """Of the engine's own log: one full, one that fills."""
@@ -200,7 +202,7 @@ def _limits(launch: TaskLaunch, grants: Grants) -> dict[str, Any]:
     if cpus is not None:
         limits["CpuPeriod"] = CPU_PERIOD_US
         limits["CpuQuota"] = max(MIN_CPU_QUOTA_US, cpus * CPU_PERIOD_US // UNIT)
-        limits["CpuShares"] = max(MIN_SHARES, cpus * SHARES_PER_CPU // UNIT)
+        limits["CpuShares"] = min(MAX_SHARES, max(MIN_SHARES, cpus * SHARES_PER_CPU // UNIT))
     memory = mem_limit_bytes(launch)
     if memory is not None:
         limits["Memory"] = memory

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from edgerm_executor_docker.frames import Message
-from edgerm_executor_docker.joint import TAIL_BYTES, find_joint, since_parameter, unix_time
+from edgerm_executor_docker.joint import TAIL_BYTES, find_joint, replayed, since_parameter, unix_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +71,23 @@ def test_output_made_to_be_slow_to_search_keeps_nobody_waiting() -> None:
     # Compared place by place from the end, this takes minutes, and a task chooses what it prints.
     kept = entries(*[b"a" * 16_384] * 1024)
     assert joint(kept, b"a\n" + b"a" * (TAIL_BYTES - 2), file_bytes=1) == TAIL_BYTES - 2
+
+
+def test_clock_that_was_set_back_doubles_nothing() -> None:
+    kept = [*entries(b"line 1\n", b"line 2\n", first=100), *entries(b"line 3\n", b"line 4\n", first=10)]
+    assert joint(kept, b"line 0\nline 1\nline 2\nline 3\n", written_at=10.01, file_bytes=1) == 21
+
+
+def test_entries_that_come_again_since_the_last_one() -> None:
+    assert replayed(entries(b"a", b"b")) == {at(1): 1}
+    assert replayed([*entries(b"a", b"b"), *entries(b"c", first=1)]) == {at(1): 2}
+    # The clock was set back by 99 s.
+    assert replayed([*entries(b"a", b"b", first=99), *entries(b"c", first=0)]) == {
+        at(99): 1,
+        at(100): 1,
+        at(0): 1,
+    }
+    assert replayed([]) == {}
 
 
 def test_everything_is_new_after_a_gap() -> None:

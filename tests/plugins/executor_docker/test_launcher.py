@@ -362,6 +362,13 @@ async def test_ulimits_and_shared_memory(runner: Runner) -> None:
     assert "3072" in said
 
 
+async def test_file_beyond_its_ulimit_is_not_written(runner: Runner) -> None:
+    limits = {"fsize": 4096, "nofile": 64, "nproc": 512}  # Podman raises those that are not given.
+    run = shell("head -c 100000 /dev/zero > /tmp/file; wc -c < /tmp/file", ulimits=limits)
+    await runner.to_end(run)
+    assert runner.printed(run) == "4096"
+
+
 async def test_engines_own_log_is_bounded_under_a_flood(engine: Engine, docker: Runner) -> None:
     run = shell("yes 0123456789abcdef | head -c 5000000")
     sandbox = DirectorySandbox(docker.base / "flood", 65_536)

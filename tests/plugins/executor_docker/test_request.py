@@ -83,6 +83,8 @@ def test_limits() -> None:
     assert limited["StorageOpt"] == {"size": str(10 << 20)}
     tiny = build(launch("x", resources="cpus:0.001"))["HostConfig"]
     assert (tiny["CpuQuota"], tiny["CpuShares"]) == (1_000, 2)
+    large = build(launch("x", resources="cpus:300"))["HostConfig"]
+    assert (large["CpuQuota"], large["CpuShares"]) == (30_000_000, 262_144)
 
 
 def test_ports_are_bound_to_granted_ones_only() -> None:
