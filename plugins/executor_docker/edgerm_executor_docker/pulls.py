@@ -42,7 +42,8 @@ STALL_S: Final = 300.0
 """An engine that says nothing for so long fetches nothing: slow disks take minutes for a large layer."""
 
 LINGER_S: Final = 600.0
-"""A transfer that no task waits for any more goes on for so long: the next try of the task takes it up."""
+"""A transfer that no task waits for any more goes on for so long, unless others wait for their turn: the
+next try of the task takes it up."""
 
 AUTH_HEADER: Final = "X-Registry-Auth"
 
@@ -110,7 +111,7 @@ class Pulls:
             ExecutorError: if it cannot be had; with the engine's or the registry's own sentence.
         """
         pull = self._under_way.get(image.text)
-        if pull is None:
+        if pull is None or pull.scope.cancel_called:
             pull = self._under_way[image.text] = _Pull()
             self._background.spawn(self._run(image, pull))
         pull.reports.append(report)
@@ -135,12 +136,19 @@ class Pulls:
         try:
             with pull.scope:
                 if self._turn.value == 0:
+                    self._end_unwanted()
                     pull.report(f"waiting to pull {image.text}: {self._config.max_pulls} others are on")
                 async with self._turn:
                     pull.error = await self._try(image, pull)
         finally:
-            del self._under_way[image.text]
+            if self._under_way.get(image.text) is pull:
+                del self._under_way[image.text]
             pull.done.set()
+
+    def _end_unwanted(self) -> None:
+        for other in self._under_way.values():
+            if not other.reports:
+                other.scope.cancel()
 
     async def _try(self, image: ImageName, pull: _Pull) -> ExecutorError | None:
         """Try until it is here, cannot be had, or has failed too often."""

@@ -215,6 +215,37 @@ async def test_transfer_nobody_waits_for_goes_on_for_a_while_only(
         await until(lambda: not puller.pulls._under_way, "it goes on for ever")
 
 
+async def test_transfer_nobody_waits_for_makes_room_for_one_that_a_task_needs(engine: DockerEngine) -> None:
+    puller = Puller(engine.url, max_pulls=1)
+    with registry() as unwanted, registry() as wanted:
+        unwanted.gate.clear()
+        async with anyio.create_task_group() as group:
+            group.start_soon(puller.pull, unwanted.image)
+            await until(lambda: unwanted.asked_for("blobs") > 0, "it is not being fetched")
+            group.cancel_scope.cancel()
+        await puller.pull(wanted.image)
+        assert has(engine, wanted.image)
+        engine.call("DELETE", f"/images/{wanted.image}", force="true")
+    await puller.close()
+
+
+async def test_image_wanted_again_while_its_transfer_is_being_ended_is_fetched_anew(
+    engine: DockerEngine, puller: Puller
+) -> None:
+    with registry() as source:
+        source.gate.clear()
+        async with anyio.create_task_group() as group:
+            group.start_soon(puller.pull, source.image)
+            await until(lambda: source.asked_for("blobs") > 0, "it is not being fetched")
+            group.cancel_scope.cancel()
+        puller.pulls._end_unwanted()
+        source.gate.set()
+        await puller.pull(source.image)
+        assert has(engine, source.image)
+        assert not puller.pulls._under_way
+        engine.call("DELETE", f"/images/{source.image}", force="true")
+
+
 async def test_registry_that_never_answers_is_given_up_by_name_and_in_time(engine: DockerEngine) -> None:
     puller = Puller(engine.url, registry_patience_s=2.0)
     with registry() as source:
