@@ -129,7 +129,7 @@ def test_containers_nobody_knows_of_are_removed_at_the_next_start_and_others_sta
         cluster.kill("gw")
         name = known["Name"].strip("/")
         labels = {key: value.replace("t1", "t99") for key, value in known["Config"]["Labels"].items()}
-        orphan = engine.run(name.replace("t1", "t99") + "-orphan", "sleep", "600", labels=labels)
+        orphan = engine.run(name.replace("t1", "t99"), "sleep", "600", labels=labels)
         stranger = engine.run(name + "-stranger", "sleep", "600")
         cluster.start_agent("gw", "--executor", "docker")
         cluster.wait(
@@ -214,7 +214,7 @@ def test_what_an_engine_ended_when_it_was_restarted_runs_again(tmp_path: Path) -
         assert cluster.wait_for("svc", "RUNNING")["attempt"] == 1
         cluster.wait_for("job", "RUNNING")
         story = {line["reason"]: line["message"] for line in cluster.rows("story", "job")}
-        assert "the engine restarted" in story["executor-unavailable"]
+        assert "the engine was restarted" in story["executor-unavailable"]
         cluster.wait("nothing of the first runs is left", lambda: len(engine.containers()) == 2)
         assert all(engine.inspect(item["Id"])["State"]["Running"] for item in engine.containers())
 
