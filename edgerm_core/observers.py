@@ -16,13 +16,15 @@ class Observer:
     """
 
     def task_changed(self, task: Row) -> None:
-        """A task entered a state (`task["state"]`, `task["reason"]`) or was submitted."""
+        """A line was added to a task's story: it was submitted, entered a state (`task["state"]`,
+        `task["reason"]`), or why it is in that state has changed. Of several lines at once the last
+        one is told: a task that is placed when it is submitted comes as STAGING."""
 
     def agent_changed(self, agent: Row) -> None:
-        """An agent came, went, or changed its state."""
+        """An agent came, went, or changed its state; a state may be told of twice."""
 
     def framework_changed(self, framework: Row) -> None:
-        """A framework came, went, or changed its state."""
+        """A framework came, went, or changed its state; a state may be told of twice."""
 
     def close(self) -> None:
         """The master ends. Idempotent."""

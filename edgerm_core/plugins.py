@@ -162,6 +162,15 @@ class Plugins:
             raise PluginError(name, f"its factory returned {what}, expected {wanted}")
         return created
 
+    def unused_sections(self, kinds: Iterable[str]) -> list[str]:
+        """Return a sentence for each config section of these kinds that nothing loaded would read."""
+        return [
+            f"nothing reads [{kind}.{name}] of the config: {self._absence(kind, name)}"
+            for kind in kinds
+            for name in getattr(self.config, kind)
+            if (kind, name) not in self._providers
+        ]
+
     def plugin_of(self, module: str) -> str:
         """Return the name of the plugin that a module belongs to; empty if none."""
         while module:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgerm")
 
+MASTER_SECTIONS: Final = ("transport", "store", "scheduler")
+AGENT_SECTIONS: Final = ("transport", "executor")
+"""Of these kinds nobody else says that a section has the name of nothing that is there."""
+
 LEVELS: Final = (logging.INFO, logging.DEBUG)
 """Log level by how often `-v` was given."""
 
@@ -50,7 +54,7 @@ def master(
     if insecure or settings.insecure:
         section = msgspec.structs.replace(section, insecure=True)
     config = msgspec.structs.replace(settings.config, master=section)
-    plugins = _plugins(settings, config, section.listen)
+    plugins = _plugins(settings, config, section.listen, MASTER_SECTIONS)
 
     from edgerm_core.master.runner import run_master
 
@@ -134,7 +138,7 @@ def agent(
     if insecure or settings.insecure:
         devices = msgspec.structs.replace(devices, insecure=True)
     config = msgspec.structs.replace(settings.config, agent=section, gateway=devices)
-    plugins = _plugins(settings, config, (*section.masters, *devices.listen))
+    plugins = _plugins(settings, config, (*section.masters, *devices.listen), AGENT_SECTIONS)
     for executor in section.executors or ():
         plugins.provider("executor", executor)
 
@@ -146,8 +150,11 @@ def agent(
     anyio.run(until_signal, daemon, plugins)
 
 
-def _plugins(settings: Settings, config: Config, urls: Sequence[str]) -> Plugins:
+def _plugins(settings: Settings, config: Config, urls: Sequence[str], kinds: Sequence[str]) -> Plugins:
     """Return the plugins, all transports that the URLs need among them.
+
+    Parameters:
+        kinds: what this daemon uses: sections of theirs that nothing reads are named in the log.
 
     Raises:
         PluginError: if a transport is missing, with what to install.
@@ -156,6 +163,8 @@ def _plugins(settings: Settings, config: Config, urls: Sequence[str]) -> Plugins
     plugins = settings.plugins
     for url in urls:
         plugins.transport_for(url)
+    for sentence in plugins.unused_sections(kinds):
+        log.warning("%s", sentence)
     return plugins
 
 

@@ -196,7 +196,8 @@ class Machine:
         state = self.state
         for kind, key in state.dirty:
             row: dict[str, Any] | None = None
-            if kind == "task" and key in state.tasks:
+            # Not of what only the books are interested in, such as that the framework knows of its end.
+            if kind == "task" and key in state.news and key in state.tasks:
                 row = task_row(state, state.tasks[key])
             elif kind == "agent" and key in state.agents:
                 row = agent_row(state, state.agents[key])

@@ -54,7 +54,7 @@ HEAVY: Final = (
     "unittest",
     "xml",
 )
-"""And what it may not, although it is at hand: every command of `edgerm` would wait for it."""
+"""And what it may not, although it is at hand: whoever loads all plugins would wait for it."""
 
 _WHAT_IS_IMPORTED: Final = """
 import importlib, json, sys
@@ -186,7 +186,7 @@ class PluginContract:
                 assert made.schemes == provider.schemes, f"{what} with other schemes"
 
     def test_loading_it_imports_nothing_heavy(self, plugin_module: str) -> None:
-        """It is imported by every daemon and every command, whether they use it or not."""
+        """It is imported by every daemon, whether it uses it or not."""
         hooks = json.dumps(["commands", *HOOK_OF_KIND.values()])
         done = subprocess.run(
             [sys.executable, "-c", _WHAT_IS_IMPORTED, plugin_module, hooks],

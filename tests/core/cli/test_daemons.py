@@ -14,9 +14,9 @@ from click.testing import Result
 
 from edgerm_core.cli import daemons
 from edgerm_core.cli.daemons import LineFormatter, override, parse_attribute, until_signal
-from edgerm_core.config import AgentConfig, Config
+from edgerm_core.config import AgentConfig, Config, load_config
 from edgerm_core.errors import ConfigError, PluginError, ResourceError
-from edgerm_core.plugins import Plugins
+from edgerm_core.plugins import Plugins, load_plugins
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +69,23 @@ def test_missing_transport_is_named_with_the_way_to_get_it(
     error = invoke("--config", str(config), "agent", "--master", "ws://127.0.0.1:1").exception
     assert isinstance(error, PluginError)
     assert "disabled by the config" in str(error) or "pip install edgerm-transport-ws" in str(error)
+
+
+def test_a_section_that_nothing_reads_is_named(
+    invoke: Callable[..., Result], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "edgerm.toml"
+    config.write_text("[scheduler.dfr]\nx = 1\n[executor.wsm]\nx = 1\n[store.sqlite]\n")
+    plugins = load_plugins(load_config(config))
+    (sentence,) = plugins.unused_sections(daemons.MASTER_SECTIONS)
+    assert sentence.startswith(
+        "nothing reads [scheduler.dfr] of the config: no scheduler 'dfr' is installed"
+    )
+    (sentence,) = plugins.unused_sections(daemons.AGENT_SECTIONS)
+    assert sentence.startswith("nothing reads [executor.wsm] of the config: ")
+    # Something else is wrong, so that it ends.
+    invoke("--config", str(config), "agent", "--executor", "none")
+    assert [record.message for record in caplog.records if "wsm" in record.message] == [sentence]
 
 
 def test_wrong_flags_are_refused_before_anything_starts(invoke: Callable[..., Result]) -> None:

@@ -17,6 +17,7 @@ from edgerm_core.messages import (
     RefusalCode,
     Register,
     StatusUpdate,
+    TaskAcknowledge,
     TaskReport,
     TaskUpdate,
     TaskUsage,
@@ -330,3 +331,15 @@ def test_a_loss_of_a_run_that_was_given_up_is_no_second_loss(bench: MasterBench)
     task = bench.state.tasks[task_id]
     assert (task.state, task.losses) == (TaskState.PENDING, 1)
     assert not bench.state.agents["a1"].ghosts
+
+
+def test_observers_are_told_once_of_each_state(bench: MasterBench, agent: ScriptedAgent) -> None:
+    """That the framework knows of an end changes the books and was told as a second end."""
+    bench.state.observed = True
+    framework = bench.framework("f1")
+    (task_id,) = bench.submit(framework, spec())
+    agent.run_to_end(task_id)
+    framework.send(TaskAcknowledge((task_id,)))
+    assert bench.state.tasks[task_id].acknowledged
+    told = [change.row["state"] for change in bench.changes if change.kind == "task"]
+    assert told == ["STAGING", "RUNNING", "FINISHED"]

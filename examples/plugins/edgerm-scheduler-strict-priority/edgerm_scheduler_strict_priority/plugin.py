@@ -1,6 +1,6 @@
 """Registers the scheduler `strict-priority`.
 
-Every daemon and every command imports this module: keep it light.
+Every daemon imports this module, and so do `edgerm --help` and others: keep it light.
 """
 
 from __future__ import annotations
