@@ -32,6 +32,8 @@ struct peer {
     unsigned token;
     unsigned long exchange; /* 0: the session is not open yet */
     unsigned char session[8];
+    int more; /* the last answer said that more waits: ask for it at once, without a heartbeat */
+    int paused; /* once at least */
     double sent_at;
     double next_at; /* 0: it waits for an answer */
 };
@@ -101,7 +103,7 @@ static void ask(struct peer *peer, double at, int again) {
         memcpy(data + n, path, length);
         n += length;
     }
-    if (!sessions || peer->exchange) {
+    if (!sessions || (peer->exchange && !peer->more)) {
         data[n++] = 0xff;
         data[n++] = 0x81; /* Heartbeat: [3] */
         data[n++] = 0x03;
@@ -133,6 +135,9 @@ static int take(struct peer *peer, const unsigned char *data, int n) {
         else
             errors++;
     }
+    /* Behind the location of an opening, there is no option but More. */
+    int options_end = sessions && !peer->exchange ? 19 : 8;
+    peer->more = sessions && n > options_end && data[options_end] != 0xff;
     peer->exchange++;
     return 1;
 }
@@ -196,10 +201,10 @@ int main(int count, char **words) {
                 puts("ready");
                 fflush(stdout);
             }
-            if (pause && peer->exchange >= 2) {
+            if (pause && peer->exchange >= 2 && !peer->more) {
                 /* The first time somewhere within the pause, so that they do not come all at once. */
-                double part = peer->exchange == 2 ? (double)(peer - peers + 1) / size : 1;
-                peer->next_at = at + pause * part;
+                peer->next_at = at + pause * (peer->paused ? 1 : (double)(peer - peers + 1) / size);
+                peer->paused = 1;
             } else {
                 ask(peer, at, 0);
             }

@@ -8,6 +8,7 @@ them in one C program (`coap_load.c`, compiled with cc). What is measured:
     heartbeats  the listener with a handler that answers at once, and a master whose agents have registered;
                 the others answer two bytes with two bytes. The median of the runs with least and most, the
                 ratio of the medians, and how much the server's memory grew while it was under load
+                (ours: with a new session for each peer)
     beside      how long an agent and a framework on WebSocket wait for an answer of the master, while it is
                 idle and while CoAP heartbeats come as fast as they are answered
     sleepy      so many agents, each with a heartbeat a minute: processor time and memory of the master
