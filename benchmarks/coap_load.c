@@ -33,6 +33,7 @@ struct peer {
     unsigned long exchange; /* 0: the session is not open yet */
     unsigned char session[8];
     int more; /* the last answer said that more waits: ask for it at once, without a heartbeat */
+    int ready;  /* a heartbeat has been answered */
     int paused; /* once at least */
     double sent_at;
     double next_at; /* 0: it waits for an answer */
@@ -128,6 +129,10 @@ static int take(struct peer *peer, const unsigned char *data, int n) {
         return 0;
     if (data[1] >> 5 != 2) {
         errors++;
+        if (sessions && data[1] == 0x84) { /* There is no such session any more: open another one. */
+            peer->exchange = peer->more = 0;
+            return 1;
+        }
     } else if (sessions && !peer->exchange) {
         /* Location-Path `e`, then the session. */
         if (n >= 19 && data[8] == 0x81 && data[10] == 0x08)
@@ -197,7 +202,7 @@ int main(int count, char **words) {
             answers++;
             if (latency_count < MAX_LATENCIES)
                 latencies[latency_count++] = at - peer->sent_at;
-            if (peer->exchange == 2 && !--waiting) {
+            if (peer->exchange == 2 && !peer->ready && (peer->ready = 1) && !--waiting) {
                 puts("ready");
                 fflush(stdout);
             }

@@ -73,8 +73,9 @@ STUCK_INBOX_FRAMES: Final = 8
 ENDED_SESSIONS: Final = 1024
 """Ended sessions whose last frame and reason are still kept for the peer to ask for; oldest go first."""
 
-RECENT_OPENINGS: Final = 4096
-"""Openings remembered so that a repeated one gets the same session; oldest go first."""
+RECENT_OPENINGS: Final = 16_384
+"""Openings remembered so that a repeated one gets the same session; oldest go first. As many as a site has
+devices that all come back at once: a second session for a device ends its first one."""
 
 BLOCK_TRANSFERS: Final = 256
 """Openings in several blocks under way at once; oldest go first."""

@@ -157,13 +157,21 @@ class Recent:
     def __init__(self) -> None:
         self._found: collections.OrderedDict[object, tuple[float, object]] = collections.OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def add(self, identity: object, result: object, now: float) -> None:
         """Remember."""
-        self._found[identity] = (now, result)
-        while len(self._found) > RECENT_OPENINGS:
-            self._found.popitem(last=False)
+        found = self._found
+        found[identity] = (now, result)
+        while len(found) > RECENT_OPENINGS or self._is_old(next(iter(found.values()))[0], now):
+            found.popitem(last=False)
 
     def get(self, identity: object, now: float) -> object | None:
         """Return what the same message led to, if it came within EXCHANGE_LIFETIME_S."""
         at, result = self._found.get(identity, (0.0, None))
-        return result if result is not None and now - at < EXCHANGE_LIFETIME_S else None
+        return None if self._is_old(at, now) else result
+
+    @staticmethod
+    def _is_old(at: float, now: float) -> bool:
+        return now - at >= EXCHANGE_LIFETIME_S

@@ -87,3 +87,5 @@ def test_what_is_known_is_limited_in_number_and_age() -> None:
     assert recent.get(0, 1.0) is None
     assert recent.get(1, 1.0) == "session 1"
     assert recent.get(1, EXCHANGE_LIFETIME_S) is None
+    recent.add("later", "session", now=EXCHANGE_LIFETIME_S)
+    assert len(recent) == 1  # Nothing keeps what is too old.
