@@ -54,11 +54,14 @@ class Agent:
         listening = False
         while True:
             wait_ms = self.step()
-            if not listening and self.session.client.sock is not None:
-                asyncio.create_task(self._listen())
-                listening = True
-            if self.config["sleep"] and wait_ms >= NAP_MS and not self.runs.known:
-                part("sleep").sleep(self, wait_ms)
+            try:
+                if not listening and self.session.client.sock is not None:
+                    asyncio.create_task(self._listen())
+                    listening = True
+                if self.config["sleep"] and wait_ms >= NAP_MS and not self.runs.known:
+                    part("sleep").sleep(self, wait_ms)
+            except MemoryError:
+                wait_ms = STARVED_PAUSE_MS  # Then once more.
             try:
                 await asyncio.sleep_ms(wait_ms)
             except (asyncio.CancelledError, MemoryError):

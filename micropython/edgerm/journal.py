@@ -56,7 +56,9 @@ class Journal:
                     self.append(file, each)
                 self.later.clear()
                 self.append(file, record)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            # Behind half a record nothing would be read: the next one begins the file anew.
+            self.limit = 0
             print("edgerm: the journal cannot be written:", error)
 
     def append(self, file, record):

@@ -12,9 +12,14 @@ def read(journal):
     """Yield every record and its bytes, up to the first damaged one."""
     journal.size = 0
     try:
-        file = open(journal.path, "rb")
+        os.stat(journal.path)
     except OSError:
-        return
+        try:
+            # FAT cannot replace a file in one step: a power cut may have come between the two.
+            os.rename(journal.path + ".new", journal.path)
+        except OSError:
+            return
+    file = open(journal.path, "rb")
     with file:
         while True:
             head = file.read(6)

@@ -27,6 +27,9 @@ def _captured_print(*args, **kwargs):
 # Tasks, and what they import, find `print` here, and what they print is theirs.
 builtins.print = _captured_print
 
+# Programs that have a board for themselves like to make a new loop; here the agent would not be in it.
+asyncio.new_event_loop = asyncio.get_event_loop
+
 
 class Context:
     """What a task's function gets as its first argument.

@@ -27,6 +27,9 @@ _GREETING_MS = const(10000)
 _FAST_MS = const(500)
 """Until the next exchange when something has just happened; it doubles up to the heartbeat."""
 
+_SETTLED_MS = const(4000)
+"""When the pause has become so long, who wants to sleep need not wait for more."""
+
 
 class Session:
     """The device's side of it.
@@ -69,7 +72,12 @@ class Session:
 
     def idle(self):
         """Return whether nothing is under way and nothing has happened just now."""
-        return self.state == REGISTERED and not self.client.waiting and self._pause_ms >= self.heartbeat_ms
+        settled = self._pause_ms >= min(self.heartbeat_ms, _SETTLED_MS)
+        return self.state == REGISTERED and not self.client.waiting and settled
+
+    def beat_at(self):
+        """Return when the next heartbeat is due."""
+        return self._beat_at + self.heartbeat_ms
 
     def step(self, now):
         """Go on, without waiting. Returns when to come back at the latest, in terms of `now`."""

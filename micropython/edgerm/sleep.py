@@ -18,7 +18,7 @@ def sleep(agent, wait_ms):
         rtc = agent.machine.RTC()
         if hasattr(rtc, "memory"):
             rtc.memory(bytes(buf[: cbor.put(buf, 0, saved)]))
-        agent.machine.deepsleep(wait_ms)
+        agent.machine.deepsleep(max(wait_ms, session.beat_at() - agent.now))
 
 
 def wake_up(agent):

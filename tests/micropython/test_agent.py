@@ -74,3 +74,37 @@ turn(1)
 assert agent.runs.starve() is True and agent.runs.starve() is False
 """
     interpreter.run(AGENT + script)
+
+
+def test_no_lack_of_memory_ends_the_agent(interpreter: Interpreter) -> None:
+    script = """
+import edgerm.agent
+agent.config["sleep"] = "light"
+agent.session.client.sock = object()
+agent.step = lambda: 300
+failed = []
+class NoMemory:
+    def __init__(self, name):
+        self.name = name
+    def __call__(self, *args):
+        failed.append(self.name)
+        raise MemoryError
+edgerm.agent.part = NoMemory("sleep")
+agent._listen = NoMemory("listen")
+
+async def listens():
+    pass
+
+async def main():
+    served = asyncio.create_task(agent.serve())
+    edgerm.agent.STARVED_PAUSE_MS = 1
+    for name in ("listen", "sleep"):
+        while name not in failed:
+            assert not served.done()
+            await asyncio.sleep_ms(1)
+        agent._listen = listens
+    assert not served.done()
+
+asyncio.run(main())
+"""
+    interpreter.run(AGENT + script)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgerm_core.client import task
-from edgerm_core.client.blocking import Framework
+from edgerm_core.client.blocking import Framework, Task
 from edgerm_core.testing.processes import Cluster, cluster_in
 from tests.micropython.conftest import Board, NewBoard, python
 from tests.micropython.test_sleep import ASLEEP, naps, sleeping
@@ -62,19 +62,21 @@ def test_a_board_that_is_off_for_a_minute_gets_runs_and_reports_its_tasks(
     cluster: Cluster, new_board: NewBoard, framework: Framework
 ) -> None:
     board = sleeping(new_board, sleep="deep", max_tasks=TASKS, datagram_s=SLEEP_S)
-    sleep_s = wait_until_it_sleeps(cluster, board)
-    print(f"it sleeps for {sleep_s:.1f} s")
-    assert sleep_s >= SLEEP_S * 0.9
-    submitted = framework.submit_many([task(python(NOTES)) for _ in range(TASKS)])
-    # Nobody can wake it: what has not started by then is not lost, and nothing else is tried.
-    time.sleep(sleep_s)
-    assert not any(running.update.state.terminal for running in submitted)
-    board.start()
-    for running in submitted:
-        assert running.result(WAIT_S) == str(running.id).encode()
-        assert (running.update.attempt, running.update.restarts) == (1, 0)
+    submitted: list[Task] = []
+    for _ in range(2):
+        sleep_s = wait_until_it_sleeps(cluster, board)
+        print(f"it sleeps for {sleep_s:.1f} s")
+        assert sleep_s > SLEEP_S / 2
+        submitted += framework.submit_many([task(python(NOTES)) for _ in range(TASKS)])
+        # Nobody can wake it: what has not started by then is not lost, and nothing else is tried.
+        time.sleep(sleep_s)
+        assert not any(running.update.state.terminal for running in submitted[-TASKS:])
+        board.start()
+        for running in submitted[-TASKS:]:
+            assert running.result(WAIT_S) == str(running.id).encode()
+            assert (running.update.attempt, running.update.restarts) == (1, 0)
     starts = [int(word) for word in (board.directory / "starts").read_text().split()]
     assert sorted(starts) == sorted(running.id for running in submitted)
     assert cluster.agent("board")["connected"] is True
     journal = (board.data / "journal").read_bytes()
-    assert journal.count(b"\x82\x18\x67") == 1, "the session goes on through the sleep"
+    assert journal.count(b"\x82\x18\x67") == 1, "the session goes on through all sleeps"

@@ -216,3 +216,14 @@ def test_a_task_reads_and_writes_the_devices_that_it_was_granted_and_no_others(
         95 <= float(framework.submit(task(python(source), devices=["temperature"])).result(WAIT_S)) <= 105
     )
     assert "was not granted device temp0" in failure(framework, source)[2]
+
+
+def test_a_task_that_has_its_own_loop_leaves_the_agents_alone(framework: Framework) -> None:
+    """Programs that have a board for themselves run and renew the loop, of which MicroPython has one."""
+    source = (
+        "import asyncio\nasync def inner():\n    await asyncio.sleep(0.2)\n    return 7\n"
+        "def main(ctx):\n    try:\n        return asyncio.run(inner())\n"
+        "    finally:\n        asyncio.new_event_loop()\n"
+    )
+    assert framework.submit(task(python(source))).result(WAIT_S) == b"7"
+    assert framework.submit(task(python("def main(ctx):\n    return 1\n"))).result(WAIT_S) == b"1"

@@ -6,6 +6,7 @@ import time
 
 from edgerm_core.client import task
 from edgerm_core.client.blocking import Framework
+from edgerm_core.tasks import ReschedulePolicy
 from edgerm_core.testing.processes import Cluster
 from tests.micropython.conftest import Board, NewBoard, python
 
@@ -41,10 +42,14 @@ class RTC:
             file.write(data)
 
 class WDT:
+    # Whether it is hungry is for the test to see: it is fed by writing to a file.
     def __init__(self, timeout):
         note("watchdog %d" % timeout)
+        self.fed = open("fed", "wb")
     def feed(self):
-        pass
+        self.fed.seek(0)
+        self.fed.write(b"fed")
+        self.fed.flush()
 """
 
 
@@ -110,3 +115,22 @@ def test_after_a_deep_sleep_that_took_too_long_it_opens_another_session(
     cluster.start_master()
     board.start()
     cluster.wait("it is back", lambda: cluster.agent("board").get("connected") is True)
+
+
+def test_a_task_that_never_yields_starves_the_watchdog_and_counts_as_lost(
+    cluster: Cluster, new_board: NewBoard, framework: Framework
+) -> None:
+    board = sleeping(new_board, watchdog_s=3)
+    cluster.wait("it is there", lambda: cluster.agent("board").get("connected") is True)
+    endless = task(
+        python("def main(ctx):\n    open('begun', 'w').close()\n    while True:\n        pass\n"),
+        reschedule=ReschedulePolicy(losses=0),
+    )
+    running = framework.submit(endless)
+    cluster.wait("it runs", lambda: (board.directory / "begun").exists())
+    fed = board.directory / "fed"
+    cluster.wait("the watchdog bites", lambda: time.time() - fed.stat().st_mtime > 3)
+    board.cut_power()
+    board.start()
+    assert running.wait(WAIT_S).reason == "agent-restarted"
+    assert framework.submit(task(python("def main(ctx):\n    return 1\n"))).result(WAIT_S) == b"1"
