@@ -53,8 +53,8 @@ class Agent:
         self._ticker = asyncio.current_task()
         listening = False
         while True:
-            wait_ms = self.step()
             try:
+                wait_ms = self.step()
                 if not listening and self.session.client.sock is not None:
                     asyncio.create_task(self._listen())
                     listening = True
@@ -81,7 +81,10 @@ class Agent:
         if self._stepping:
             self.again = True
         else:
-            self._ticker.cancel()
+            try:
+                self._ticker.cancel()
+            except MemoryError:
+                pass  # Then the step sees it that is due by itself.
 
     def step(self):
         """Do what can be done now; return for how many milliseconds nothing will be due."""

@@ -81,7 +81,7 @@ def test_no_lack_of_memory_ends_the_agent(interpreter: Interpreter) -> None:
 import edgerm.agent
 agent.config["sleep"] = "light"
 agent.session.client.sock = object()
-agent.step = lambda: 300
+agent.step = lambda: NoMemory("step")() if len(failed) < 3 else 300
 failed = []
 class NoMemory:
     def __init__(self, name):
@@ -98,13 +98,21 @@ async def listens():
 async def main():
     served = asyncio.create_task(agent.serve())
     edgerm.agent.STARVED_PAUSE_MS = 1
-    for name in ("listen", "sleep"):
+    for name in ("step", "listen", "sleep"):
         while name not in failed:
             assert not served.done()
             await asyncio.sleep_ms(1)
-        agent._listen = listens
+        if name == "listen":
+            agent._listen = listens
     assert not served.done()
 
 asyncio.run(main())
+
+class Ticker:
+    cancel = NoMemory("wake")
+
+agent._ticker = Ticker()
+Agent._wake(agent)
+assert failed[-1] == "wake"
 """
     interpreter.run(AGENT + script)
