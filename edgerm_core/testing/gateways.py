@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.codec import decode_batch
 from edgerm_core.config import GatewayConfig
-from edgerm_core.gateway import effects, events
+from edgerm_core.gateway import effects, events, invariants
 from edgerm_core.gateway.custody import recover
 from edgerm_core.gateway.records import decode_record, encode_record
 from edgerm_core.gateway.state import Gateway
 from edgerm_core.ids import AgentId, SessionId
-from edgerm_core.limits import MAILBOX_BYTES, MAILBOX_MESSAGES, MAX_MESSAGE_BYTES
+from edgerm_core.limits import MAX_MESSAGE_BYTES
 from edgerm_core.messages import (
     AnyMessage,
     Heartbeat,
@@ -95,12 +95,7 @@ class GatewayBench:
             AssertionError: naming what does not.
         """
         gateway = self.gateway
-        assert len(gateway.standins) <= self.config.max_devices
-        assert gateway.custody.bytes_held <= self.config.custody_bytes, "custody is bounded"
-        for standin in gateway.standins.values():
-            assert len(standin.mailbox) <= MAILBOX_MESSAGES + 16, "a mailbox is bounded"
-            assert standin.mailbox.waiting_bytes <= MAILBOX_BYTES + (1 << 20), "a mailbox is bounded"
-            assert standin.channel is None or gateway.uplink.is_open
+        invariants.check(gateway, self.config)
         recovered = recover(self.config.custody_bytes, map(decode_record, self.journal))
         assert list(map(encode_record, recovered.records())) == list(
             map(encode_record, gateway.custody.records())

@@ -32,7 +32,7 @@ from edgerm_core.tasks import TaskState
 from edgerm_core.testing.simulator.disks import AgentDisk
 from edgerm_core.testing.simulator.executors import Host
 from edgerm_core.testing.simulator.master_node import MasterNode
-from edgerm_core.testing.simulator.plan import Kind, Swarm
+from edgerm_core.testing.simulator.plan import GatewayKind, Kind, Swarm
 
 Patch = pytest.MonkeyPatch
 
@@ -47,6 +47,7 @@ class Planted(NamedTuple):
         pace_s: fewest and most seconds between two disturbances of one kind.
         long: faults go on for longer.
         scheduler: which one is at work.
+        gateway_kinds: what has to happen to gateways and devices; None: there are none.
     """
 
     story: str
@@ -55,12 +56,25 @@ class Planted(NamedTuple):
     pace_s: tuple[float, float] = (20.0, 100.0)
     long: bool = False
     scheduler: str = "first-fit"
+    gateway_kinds: tuple[GatewayKind, ...] | None = None
 
     @property
     def swarm(self) -> Swarm:
         """Where it is looked for."""
         faults_s = (300.0, 900.0) if self.long else (60.0, 300.0)
-        return Swarm(self.kinds, True, (1, 3), (1, 2), (4, 10), faults_s, self.pace_s, self.scheduler)
+        gateways = (0, 0) if self.gateway_kinds is None else (1, 2)
+        return Swarm(
+            self.kinds,
+            True,
+            (1, 3),
+            (1, 2),
+            (4, 10),
+            faults_s,
+            self.pace_s,
+            self.scheduler,
+            gateways,
+            self.gateway_kinds or (),
+        )
 
 
 # --- the master's books -----------------------------------------------------------------------

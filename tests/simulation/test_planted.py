@@ -7,15 +7,18 @@ import pytest
 from edgerm_core.testing.simulator.cluster import run_plan
 from edgerm_core.testing.simulator.plan import draw
 
-from .planted import PLANTED
+from . import planted_gateways
+from .planted import PLANTED, Planted
+
+ALL: dict[str, Planted] = {**PLANTED, **planted_gateways.PLANTED}
 
 MAX_SEEDS = 60
 """Seeds within which each bug must show."""
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", ALL)
 def test_planted_bug_is_found(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    planted = PLANTED[name]
+    planted = ALL[name]
     found = ""
     with pytest.MonkeyPatch.context() as patch:
         planted.plant(patch)

@@ -9,6 +9,7 @@ it. Whatever was in its memory, its outbox included, does not.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -31,7 +32,7 @@ from edgerm_core.testing.simulator.checks import Checks
 from edgerm_core.testing.simulator.disks import AgentDisk
 from edgerm_core.testing.simulator.executions import Execution
 from edgerm_core.testing.simulator.executors import SURVIVES, Host
-from edgerm_core.testing.simulator.network import UP, Connection, Link, LinkQuality
+from edgerm_core.testing.simulator.network import UP, Connection, Link, LinkQuality, Server
 from edgerm_core.testing.simulator.world import Failure, Timer, World
 
 TIMER_SLACK_S: Final = 1e-5
@@ -53,6 +54,8 @@ class AgentPlan(msgspec.Struct, frozen=True, omit_defaults=True):
         set_up_s: from the start of the process until it dials.
         compact_at: records in its journal at which that is written anew.
         max_tasks: as in the config.
+        gateway: whether it accepts devices.
+        via: whom it dials in turn, gateways or the master (`m`), as in the config; none: the master.
     """
 
     name: str
@@ -63,6 +66,8 @@ class AgentPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     set_up_s: float = 0.3
     compact_at: int = 200
     max_tasks: int = 100
+    gateway: bool = False
+    via: tuple[str, ...] = ()
 
 
 class AgentNode:
@@ -71,6 +76,7 @@ class AgentNode:
     Attributes:
         agent: the machine of the process that runs; None between two.
         disk, host: what outlives the process.
+        servers: what each name in its plan's `via` stands for; set by the cluster.
     """
 
     def __init__(self, world: World, plan: AgentPlan, link: Link, checks: Checks) -> None:
@@ -85,6 +91,7 @@ class AgentNode:
         self.cache: set[bytes] = set()
         self.agent: Agent | None = None
         self.refused: str | None = None
+        self.servers: Callable[[str], Server] | None = None
         self._starts = 0
         self._base = 0.0
         self._events: deque[events.Event] = deque()
@@ -110,7 +117,7 @@ class AgentNode:
             self.info(),
             boot_id=f"{self.name}-boot-{self.host.boots}",
             incarnation=f"{self.name}-{self._starts}",
-            masters=1,
+            masters=max(1, len(self.plan.via)),
             max_tasks=self.plan.max_tasks,
             recovered=recovered,
         )
@@ -121,12 +128,16 @@ class AgentNode:
             if not self.runs_as(process):
                 return
             self.host.sweep([run.handle for run in recovered.runs.values() if run.handle is not None])
+            self._is_set_up()
             self.post(events.InventoryChanged(self.info()))
             self.post(events.Began())
             self._every(JOURNAL_SYNC_S, self._keep_journal)
             self._every(FINGERPRINT_EVERY_S, self._keep_fingerprints)
 
         self.world.after(self.plan.set_up_s * (0.5 + self.luck.random()), set_up)
+
+    def _is_set_up(self) -> None:
+        """The process is about to dial."""
 
     def runs_as(self, process: int) -> bool:
         """Return whether that process is the one that runs."""
@@ -244,6 +255,10 @@ class AgentNode:
         if self.agent is not None:
             self.post(events.InventoryChanged(self.info()))
 
+    def fill_disk(self, full: bool) -> None:
+        """Let its disk refuse what is written, or take it again."""
+        self.disk.refuses = full
+
     def slots(self, device: str) -> int:
         """Return how many runs may hold it at once."""
         return next(each.slots for each in self.plan.devices if each.id == device)
@@ -284,6 +299,7 @@ class AgentNode:
             event = self._events.popleft()
             orders += agent.handle(event, now)
             self.checks.agent_handled(self, event)
+            self._handled(event)
             if self._session is not None and isinstance(event, events.FrameReceived):
                 self._session.handled(event.session)
         deadline = agent.next_deadline()
@@ -305,6 +321,9 @@ class AgentNode:
             at = max(deadline - self._base, self.world.now) + TIMER_SLACK_S
             self._deadline = self.world.at(at, lambda: self._wake(0.0))
 
+    def _handled(self, event: events.Event) -> None:
+        """The machine has handled an event; its orders have not been carried out."""
+
     def _carry_out(self, order: effects.Effect) -> None:
         match order:
             case effects.Send():
@@ -320,6 +339,8 @@ class AgentNode:
                 if (running := self._executions.get(order.run)) is not None:
                     running.stop(order.grace_s)
             case effects.Connect():
+                if self.servers is not None:
+                    self.link.server = self.servers(self.plan.via[order.master_index])
                 self._session = AgentSession(self, order.session)
             case effects.Disconnect():
                 if self._session is not None and self._session.number == order.session:
@@ -338,6 +359,17 @@ class AgentNode:
     def online(self) -> bool:
         """Whether the master has taken it in."""
         return self.agent is not None and self.agent.session.registered
+
+    def can_fetch(self, blob: bytes) -> bool:
+        """Return whether a blob can come now: from the master, or from a gateway that can give it."""
+        server = self.link.server
+        return self.online and (not isinstance(server, AgentNode) or server.provides(blob))
+
+    def provides(self, blob: bytes) -> bool:
+        """Return whether a device can have a blob from here."""
+        if self.online:
+            self.cache.add(blob)
+        return blob in self.cache
 
     def post_run(self, event: events.Event, *, over: bool) -> None:
         """Take an event about a run; `over`: nothing of it is left."""

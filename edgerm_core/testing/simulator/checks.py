@@ -6,7 +6,7 @@ somebody who sees everything can say: what really runs on the hosts, compared wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,11 +15,24 @@ from edgerm_core.agent import invariants as agent_invariants
 from edgerm_core.agent.records import decode_record, record_of
 from edgerm_core.agent.recovery import recover
 from edgerm_core.agents import AgentState
+from edgerm_core.gateway import invariants as gateway_invariants
+from edgerm_core.gateway.standin import StandIn, Upstream
+from edgerm_core.ids import AgentId, TaskId
 from edgerm_core.limits import LEASE_HEARTBEATS
 from edgerm_core.master import invariants as master_invariants
 from edgerm_core.master import journal
 from edgerm_core.master.events import BatchEnded
-from edgerm_core.messages import Heartbeat, TaskUpdate
+from edgerm_core.messages import (
+    Acknowledge,
+    AnyMessage,
+    Heartbeat,
+    Kill,
+    Launch,
+    RelayClose,
+    Relayed,
+    RelayOpen,
+    TaskUpdate,
+)
 from edgerm_core.resources import count_ranges
 from edgerm_core.tasks import LOSSES, Reason, TaskState
 from edgerm_core.testing.simulator.world import Failure, World
@@ -29,6 +42,7 @@ if TYPE_CHECKING:
     from edgerm_core.master.events import Event
     from edgerm_core.testing.simulator.agent_node import AgentNode
     from edgerm_core.testing.simulator.executors import Host, RealRun
+    from edgerm_core.testing.simulator.gateway_node import GatewayNode
     from edgerm_core.testing.simulator.master_node import MasterNode
 
 REPLAY_EVERY: Final = 25
@@ -51,7 +65,7 @@ class Checks:
     """All that is watched while a cluster lives.
 
     Attributes:
-        master, agents: set by the cluster.
+        master, agents, gateways: set by the cluster; gateways are agents, too.
         owners: which framework was told that a task is its own.
         counts: how often something interesting happened, for the summary.
     """
@@ -60,6 +74,7 @@ class Checks:
         self.world = world
         self.master: MasterNode | None = None
         self.agents: dict[str, AgentNode] = {}
+        self.gateways: dict[str, GatewayNode] = {}
         self.owners: dict[int, str] = {}
         self.counts: dict[str, int] = {}
         self._keys: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -70,6 +85,15 @@ class Checks:
         #: The newest run that began on a host, by host and task.
         self._begun: dict[tuple[str, int], tuple[int, int]] = {}
         self._commits = 0
+        #: Ends that devices were told to forget while the master's disk did not know them.
+        self._owed: dict[tuple[str, int, int], int] = {}
+        #: Of each gateway's process: orders that a stand-in was given, less those that it handed on.
+        self._orders: dict[tuple[str, int, tuple[str, int, int]], int] = {}
+        #: Of each gateway's process: what the master has acknowledged to a device.
+        self._acknowledged: dict[tuple[str, str, tuple[str, int, int]], int] = {}
+        self._gateway_events = 0
+        #: Of each gateway: channels whose device has spoken, and since when the master was to hear of it.
+        self._unsaid: dict[tuple[str, int], float] = {}
 
     def count(self, what: str) -> None:
         """Note that something happened."""
@@ -105,6 +129,140 @@ class Checks:
             plain = msgspec.structs.replace(then, unacked=()), msgspec.structs.replace(now, unacked=())
             if plain[0] != plain[1] or not set(now.unacked) <= set(then.unacked):
                 raise Failure(f"{node.name}: t{key[0]}.{key[1]} is {now}, on record is {then}")
+
+    # --- gateways -----------------------------------------------------------------------------
+
+    def gateway_handled(self, node: GatewayNode, event: object) -> None:
+        """A gateway's machine handled an event, and what it wrote is with its disk."""
+        assert node.gateway is not None
+        try:
+            gateway_invariants.check(node.gateway, node.config)
+        except AssertionError as error:
+            raise Failure(f"{node.name}: after {event}: {error}") from error
+        self._gateway_events += 1
+        if self._gateway_events % REPLAY_EVERY == 0:
+            self.custody_agrees(node)
+        self._check_owed(node.name)
+        self._check_heard(node)
+
+    def device_spoke(self, node: GatewayNode, standin: StandIn | None) -> None:
+        """A device said something to a gateway."""
+        if standin is not None and standin.channel is not None and standin.upstream is Upstream.OPEN:
+            self._unsaid.setdefault((node.name, standin.channel), self.world.now)
+
+    def gateway_tells(
+        self, node: GatewayNode, message: RelayOpen | Relayed | RelayClose | Heartbeat
+    ) -> None:
+        """A gateway says something to the master, which shows that some of its devices live."""
+        channels = message.heard if isinstance(message, Heartbeat) else (message.channel,)
+        for channel in channels:
+            self._unsaid.pop((node.name, channel), None)
+
+    def _check_heard(self, node: GatewayNode) -> None:
+        """That a device lives, the master hears with the next heartbeat at the latest."""
+        assert node.gateway is not None
+        assert node.agent is not None
+        longest_s = node.agent.session.heartbeat_s + SLACK_S
+        for (name, channel), since in list(self._unsaid.items()):
+            if name != node.name:
+                continue
+            standin = node.gateway.uplink.device_on(channel)
+            if standin is None:
+                del self._unsaid[name, channel]
+            elif self.world.now - since > longest_s:
+                late_s = self.world.now - since
+                raise Failure(
+                    f"{name}: {standin.id} spoke {late_s:.3f} s ago, and the master knows nothing"
+                )
+
+    def custody_agrees(self, node: GatewayNode) -> None:
+        """Compare a gateway's custody with what its journal would make of it."""
+        assert node.gateway is not None
+        told = list(node.custody_on(node.custody_disk.told()).records())
+        if told != list(node.gateway.records()):
+            raise Failure(f"{node.name}: has {list(node.gateway.records())}, on record is {told}")
+
+    def master_ordered(self, node: GatewayNode, channel: int, messages: Sequence[AnyMessage]) -> None:
+        """The master gave a gateway something for a device."""
+        assert node.gateway is not None
+        standin = node.gateway.uplink.device_on(channel)
+        agent_id = standin.id if standin is not None else node.gateway.uplink.custody_on(channel)
+        if agent_id is None:
+            return
+        for message in messages:
+            if not isinstance(message, Launch | Kill | Acknowledge):
+                continue
+            key = (node.name, agent_id, _about(message))
+            if not isinstance(message, Acknowledge):
+                if standin is not None:
+                    order = (node.name, standin.number, _about(message))
+                    self._orders[order] = self._orders.get(order, 0) + 1
+            else:
+                self._acknowledged[key] = max(message.seq, self._acknowledged.get(key, 0))
+                self._owed.pop((agent_id, int(message.task_id), message.attempt), None)
+
+    def gateway_says(
+        self, node: GatewayNode, agent_id: str, standin: int, messages: Sequence[AnyMessage]
+    ) -> None:
+        """A gateway hands on the orders that it was given, and acknowledges what is safe.
+
+        Parameters:
+            standin: number of the stand-in. What was ordered before the device left, or was restarted, is
+                not for it.
+        """
+        for message in messages:
+            if isinstance(message, Launch | Kill):
+                self.count("relayed orders")
+                key = (node.name, standin, _about(message))
+                self._orders[key] = self._orders.get(key, 0) - 1
+                if self._orders[key] < 0:
+                    raise Failure(f"{node.name}: gives {agent_id} what the master did not order: {message}")
+            elif isinstance(message, Acknowledge):
+                self._check_acknowledged(node, agent_id, message)
+
+    def _check_acknowledged(self, node: GatewayNode, agent_id: str, ack: Acknowledge) -> None:
+        """What a device may forget, the master has acknowledged, or is on the gateway's disk for good."""
+        if self._acknowledged.get((node.name, agent_id, _about(ack)), 0) >= ack.seq:
+            self.count("relayed acknowledgements")
+            return
+        held = node.custody_on(node.custody_disk.durable()).find(
+            AgentId(agent_id), (ack.task_id, ack.attempt), ack.seq
+        )
+        if held is None:
+            raise Failure(f"{node.name}: tells {agent_id} that {ack} is safe, and no disk has it")
+        self.count("acknowledgements from custody")
+        if held.update.state.terminal:
+            self._owed[agent_id, int(ack.task_id), ack.attempt] = held.update.seq
+
+    def _master_knows(self, task_id: int, attempt: int, seq: int) -> bool:
+        """Return whether the master's disk has that update, or one that makes it needless."""
+        assert self.master is not None
+        raw = self.master.disk.records.get("task", {}).get(task_id.to_bytes(8, "big"))
+        if raw is None:
+            return True
+        row = msgspec.msgpack.decode(raw, type=journal.TaskRow)
+        known = row.attempt == attempt and row.status_seq >= seq
+        return known or row.attempt > attempt or row.state.terminal
+
+    def _check_owed(self, name: str) -> None:
+        """An end that a device has forgotten is in some custody until the master's disk has it."""
+        for key, seq in list(self._owed.items()):
+            agent_id, task_id, attempt = key
+            held = any(
+                node.custody().find(AgentId(agent_id), (TaskId(task_id), attempt), seq)
+                for node in self.gateways.values()
+            )
+            if not held and not self._master_knows(task_id, attempt, seq):
+                raise Failure(f"{name}: the end of t{task_id}.{attempt} on {agent_id} is lost")
+            if not held:
+                del self._owed[key]
+
+    def gateway_died(self, node: GatewayNode) -> None:
+        """A gateway's process is gone; what it answers for must be on its disk."""
+        self._check_owed(node.name)
+        self._unsaid = {key: since for key, since in self._unsaid.items() if key[0] != node.name}
+        self._orders = {key: count for key, count in self._orders.items() if key[0] != node.name}
+        self._acknowledged = {key: seq for key, seq in self._acknowledged.items() if key[0] != node.name}
 
     def agent_refused(self, node: AgentNode) -> None:
         """An agent was told to give up for good."""
@@ -311,6 +469,11 @@ class Checks:
             self.count("errors without a run")
         elif state in (TaskState.GONE, TaskState.DROPPED) and update.reason not in LOST:
             raise Failure(f"{where}, which is no loss")
+
+
+def _about(message: Launch | Kill | Acknowledge) -> tuple[str, int, int]:
+    """Return what kind of order or acknowledgement it is, and of which attempt."""
+    return type(message).__name__, int(message.task_id), message.attempt
 
 
 def _difference(now: bytes | None, then: bytes) -> str:

@@ -9,16 +9,19 @@ from typing import Final
 
 import msgspec
 
+from edgerm_core.config import GatewayConfig
 from edgerm_core.interfaces import Scheduler
+from edgerm_core.limits import CUSTODY_BYTES
 from edgerm_core.master.settings import Settings
 from edgerm_core.testing.simulator import plan as plans
-from edgerm_core.testing.simulator.agent_node import AgentNode
+from edgerm_core.testing.simulator.agent_node import AgentNode, AgentPlan
 from edgerm_core.testing.simulator.checks import Checks
 from edgerm_core.testing.simulator.client_node import ClientNode
 from edgerm_core.testing.simulator.disks import COMMIT_S
 from edgerm_core.testing.simulator.framework_node import FrameworkNode
+from edgerm_core.testing.simulator.gateway_node import GatewayNode
 from edgerm_core.testing.simulator.master_node import MasterNode
-from edgerm_core.testing.simulator.network import Link, LinkQuality
+from edgerm_core.testing.simulator.network import Link, LinkQuality, Nobody, Server
 from edgerm_core.testing.simulator.operator_node import OperatorNode
 from edgerm_core.testing.simulator.plan import Plan
 from edgerm_core.testing.simulator.schedulers import FaultyScheduler, scheduler_factory
@@ -33,6 +36,8 @@ is used up."""
 
 LOOK_EVERY_S: Final = 7.3
 """How often it is looked whether all is settled; no multiple of anything that beats."""
+
+NOBODY: Final = Nobody()
 
 MASTER_PATIENCE_S: Final = 5.0
 """After a master died of something that no action ordered, its supervisor starts it again."""
@@ -105,6 +110,7 @@ class Cluster:
             recovery_grace_s=plan.recovery_grace_s,
             offer_timeout_s=plan.offer_timeout_s,
         )
+        self._gateway_config = GatewayConfig(heartbeat_s=plan.heartbeat_s)
         self._make_sound = scheduler_factory(plan.scheduler)
         self._scheduler_luck = self.world.luck("scheduler")
         self.master = MasterNode(self.world, settings, self._make_scheduler, self.checks)
@@ -152,6 +158,7 @@ class Cluster:
             self._heal[number]()
         self._heal.clear()
         for agent in self.agents.values():
+            agent.link.loss = 0.0
             agent.power_on()
             agent.start()
         if self.plan.scheduler_fault:
@@ -193,9 +200,7 @@ class Cluster:
         agent = self.agents.get(getattr(action, "agent", ""))
         match action:
             case plans.SwitchOn(machine=new):
-                link = Link(self.world, new.name, new.link, self.master)
-                self.agents[new.name] = AgentNode(self.world, new, link, self.checks)
-                self.agents[new.name].start()
+                self._switch_on(new)
             case plans.Join(application=new_framework):
                 name = new_framework.name
                 link = Link(self.world, name, new_framework.link, self.master)
@@ -234,6 +239,26 @@ class Cluster:
                 self._act_on_agent(action, agent)
             case _:
                 pass  # Shrinking has taken out whom it is about.
+
+    def _switch_on(self, new: AgentPlan) -> None:
+        link = Link(self.world, new.name, new.link, self.master)
+        if new.gateway:
+            custody_bytes = self.plan.custody_bytes or CUSTODY_BYTES
+            config = self._gateway_config
+            gateway = GatewayNode(self.world, new, link, self.checks, config, custody_bytes)
+            self.agents[new.name] = self.checks.gateways[new.name] = gateway
+        else:
+            self.agents[new.name] = AgentNode(self.world, new, link, self.checks)
+        node = self.agents[new.name]
+        if new.via:
+            node.servers = self._server
+        node.start()
+
+    def _server(self, name: str) -> Server:
+        """Return who listens at an address that a device knows."""
+        if name == self.master.name:
+            return self.master
+        return self.checks.gateways.get(name) or NOBODY
 
     def _disturb_link(
         self, action: plans.Cut | plans.Slow | plans.Reset | plans.NatForgets, link: Link
@@ -286,6 +311,9 @@ class Cluster:
                 self._for(for_s, lambda: self.operator.drain(name, undo=True))
             case plans.Forgotten(agent=name):
                 self.operator.forget(name)
+            case plans.Moved(to=to, for_s=for_s):
+                agent.link.move(self._server(to))
+                self._for(for_s, lambda: agent.link.move(None))
             case plans.AgentKilled(away_s=away_s):
                 agent.kill()
                 self._for(away_s, agent.start)
@@ -298,8 +326,8 @@ class Cluster:
 
                 self._for(away_s, boot)
             case plans.AgentDiskFull(for_s=for_s):
-                agent.disk.refuses = True
-                self._for(for_s, lambda: setattr(agent.disk, "refuses", False))
+                agent.fill_disk(True)
+                self._for(for_s, lambda: agent.fill_disk(False))
             case plans.ExecutorSick(executor=executor, for_s=for_s):
                 agent.host.sick.add(executor)
                 self._for(for_s, lambda: agent.host.sick.discard(executor))

@@ -65,6 +65,11 @@ class AgentDisk:
         return self._synced < len(self._written)
 
     @property
+    def behind(self) -> bool:
+        """Whether some of what was appended is not in the file."""
+        return bool(self._backlog)
+
+    @property
     def length(self) -> int:
         """How many records there are in the file."""
         return len(self._written)
@@ -72,6 +77,10 @@ class AgentDisk:
     def read(self) -> list[bytes]:
         """Return all records that are in the file."""
         return list(self._written)
+
+    def durable(self) -> list[bytes]:
+        """Return the records that would survive a power cut now."""
+        return self._written[: self._synced]
 
     def told(self) -> list[bytes]:
         """Return all records of this process, those included that wait for the disk."""
@@ -87,9 +96,9 @@ class AgentDisk:
             self._written += self._backlog
             self._backlog = []
 
-    def sync(self) -> None:
-        """Make what was appended survive a power cut."""
-        self._synced = len(self._written)
+    def sync(self, length: int | None = None) -> None:
+        """Make what was appended survive a power cut: all of it, or so many records of the file."""
+        self._synced = len(self._written) if length is None else length
 
     def begin_rewrite(self, payloads: Iterable[bytes]) -> list[bytes]:
         """Begin to write the file anew; returns what `end_rewrite` will put in place."""

@@ -38,12 +38,11 @@ class Workshop(Protocol):
     @property
     def host(self) -> Host: ...
     @property
-    def online(self) -> bool:
-        """Whether blobs can come."""
+    def cache(self) -> set[bytes]: ...
+    def can_fetch(self, blob: bytes) -> bool:
+        """Return whether that blob can come now."""
         ...
 
-    @property
-    def cache(self) -> set[bytes]: ...
     def slots(self, device: str) -> int: ...
     def post_run(self, event: Event, *, over: bool) -> None: ...
 
@@ -114,7 +113,7 @@ class Execution:
         if first:
             self._shop.post_run(RunFetching(self._run), over=False)
             self._while_starting(self._behaviour.fetch_s, lambda: self._fetch(first=False))
-        elif self._shop.online:
+        elif self._shop.can_fetch(blob):
             self._shop.cache.add(blob)
             self._prepare()
         else:

@@ -15,12 +15,13 @@ from typing import Final, Literal
 from edgerm_core.clock import SteadyClock
 from edgerm_core.codec import decode_batch, encode
 from edgerm_core.errors import DecodeError
-from edgerm_core.ids import SessionId
+from edgerm_core.ids import AgentId, SessionId
 from edgerm_core.interfaces import Scheduler, Write
 from edgerm_core.limits import (
     HANDLE_BATCH_EVENTS,
     MAX_BATCH_MESSAGES,
     MAX_MESSAGE_BYTES,
+    MAX_RELAY_CHANNELS,
     SESSION_INBOX_FRAMES,
 )
 from edgerm_core.master import journal
@@ -29,6 +30,7 @@ from edgerm_core.master.events import (
     BatchEnded,
     BlobStored,
     Event,
+    Heard,
     Received,
     SessionClosed,
     SessionOpened,
@@ -37,11 +39,21 @@ from edgerm_core.master.events import (
 from edgerm_core.master.machine import Machine
 from edgerm_core.master.runner import STAGED_BATCHES, STORE_PATIENCE_S, STORE_RETRY_S, merge_writes
 from edgerm_core.master.settings import Settings
-from edgerm_core.messages import Failed, Launch, RefusalCode, Refused
+from edgerm_core.messages import (
+    Failed,
+    Heartbeat,
+    Launch,
+    RefusalCode,
+    Refused,
+    RelayClose,
+    Relayed,
+    RelayOpen,
+)
 from edgerm_core.testing.simulator.agent_node import TIMER_SLACK_S
 from edgerm_core.testing.simulator.checks import Checks
 from edgerm_core.testing.simulator.disks import MasterDisk
 from edgerm_core.testing.simulator.network import DOWN, Connection, Side
+from edgerm_core.testing.simulator.relay import RelayChannel
 from edgerm_core.testing.simulator.world import EPOCH, Failure, Timer, World
 
 CrashPoint = Literal["now", "power", "before-commit", "after-commit", "half-sent"]
@@ -53,11 +65,25 @@ START_S: Final = 0.5
 
 
 class Port:
-    """One connection, as `runner.SessionPort`."""
+    """One connection, as `runner.SessionPort`.
 
-    def __init__(self, node: MasterNode, session_id: SessionId, connection: Connection) -> None:
+    Attributes:
+        channels: of a gateway, by number; None: nothing was ever relayed.
+        outer: of a channel, the port of its gateway.
+    """
+
+    def __init__(
+        self,
+        node: MasterNode,
+        session_id: SessionId,
+        connection: Connection | RelayChannel,
+        outer: Port | None = None,
+    ) -> None:
         self.id = session_id
         self.connection = connection
+        self.outer = outer
+        self.channels: dict[int, Port] | None = None
+        self.flush_due = False
         self.closing: str | None = None
         self.outbox: list[bytes] = []
         self._node = node
@@ -67,6 +93,10 @@ class Port:
 
     def on_frame(self, connection: Connection, data: bytes) -> None:
         """See `network.Side`."""
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Take a frame."""
         if self._node.runs_as(self._process) and self.closing is None:
             self._unread.append(data)
             self.read()
@@ -79,8 +109,20 @@ class Port:
             except DecodeError as error:
                 self._node.refuse(self, RefusalCode.MALFORMED, str(error))
                 return
-            self.frames_waiting += 1
-            self._node.enqueue([Received(self.id, message) for message in messages], self)
+            events: list[Event] = []
+            for message in messages:
+                if isinstance(message, RelayOpen | Relayed | RelayClose):
+                    self._node.relay(self, message)
+                    if self.closing is not None:
+                        return
+                    continue
+                events.append(Received(self.id, message))
+                if isinstance(message, Heartbeat) and message.heard and self.channels is not None:
+                    heard = (self.channels.get(channel) for channel in message.heard)
+                    events.append(Heard(tuple(port.id for port in heard if port is not None)))
+            if events:
+                self.frames_waiting += 1
+                self._node.enqueue(events, self)
 
     def on_closed(self, connection: Connection, reason: str) -> None:
         """See `network.Side`."""
@@ -243,6 +285,61 @@ class MasterNode:
         self._queue.append((events, port))
         self._wake_engine(self.world.now + self.luck.random() * 0.001)
 
+    def relay(self, port: Port, message: RelayOpen | Relayed | RelayClose) -> None:
+        """Carry the sessions of devices beside the machine, as `runner._relay`."""
+        assert self.machine is not None
+        session = self.machine.state.sessions.get(port.id)
+        if port.channels is None:
+            if session is None or session.role != "agent" or isinstance(port.connection, RelayChannel):
+                text = "only an agent with a connection of its own can be a gateway"
+                self.refuse(port, RefusalCode.UNEXPECTED, text)
+                return
+            port.channels = {}
+        number = message.channel
+        channel = port.channels.get(number)
+        if isinstance(message, RelayOpen):
+            if channel is not None or len(port.channels) >= MAX_RELAY_CHANNELS:
+                self._put(port, encode(RelayClose(number, "open already, or too many")))
+            else:
+                assert session is not None
+                assert session.agent_id is not None
+                port.channels[number] = self._accept_channel(port, session.agent_id, message)
+        elif channel is None:
+            return  # It has been closed from here, which the gateway did not know yet.
+        elif isinstance(message, Relayed):
+            channel.take(message.data)
+        else:
+            self.port_closed(channel, f"its gateway closed the channel: {message.reason}")
+
+    def _accept_channel(self, outer: Port, via: AgentId, opened: RelayOpen) -> Port:
+        assert isinstance(outer.connection, Connection)
+        channel = RelayChannel(outer.connection, via, opened, lambda data: self._put(outer, data))
+        session_id = SessionId(self._next_session)
+        self._next_session += 1
+        port = self._ports[session_id] = Port(self, session_id, channel, outer)
+        custody_of = AgentId(opened.custody_of) if opened.custody_of else None
+        size = channel.quality.max_frame_bytes
+        event = SessionOpened(
+            session_id, opened.peer or channel.name, None, True, size, via, opened.age_s, custody_of
+        )
+        self.enqueue([event], None)
+        return port
+
+    def _put(self, port: Port, data: bytes) -> None:
+        """Queue what a channel says in its gateway's port, and send it soon."""
+        port.outbox.append(data)
+        if port.flush_due:
+            return
+        port.flush_due = True
+        process = self.starts
+
+        def flush() -> None:
+            port.flush_due = False
+            if self.runs_as(process) and port.id in self._ports and port.outbox:
+                self._flush_port(port)
+
+        self.world.after(0.0, flush)
+
     def store_blob(self, blob: bytes, size: int) -> None:
         """A blob has been uploaded."""
         self.blobs[blob] = size
@@ -252,6 +349,12 @@ class MasterNode:
     def port_closed(self, port: Port, reason: str) -> None:
         """The transport says that a connection is gone."""
         if self._ports.pop(port.id, None) is not None:
+            for channel in list((port.channels or {}).values()):
+                self.port_closed(channel, "its gateway's connection ended")
+            if isinstance(port.connection, RelayChannel):
+                assert port.outer is not None
+                assert port.outer.channels is not None
+                port.outer.channels.pop(port.connection.opened.channel, None)
             self.enqueue([SessionClosed(port.id, reason)], None)
 
     # --- the engine ---------------------------------------------------------------------------

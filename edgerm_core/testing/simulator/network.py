@@ -7,7 +7,11 @@ of a new one. Nothing else is reordered, and nothing is duplicated: no transport
 
 A partition holds frames back, in either direction or in both. Whether a connection outlives it depends on
 how long it lasts and on the transport's own keepalive, if it has one. Where the master cannot push
-(`push=False`), what it sends waits and travels with the answer to the peer's next frame.
+(`push=False`), what it sends waits and travels with the answer to the peer's next frame. Where frames
+are lost on their way (`loss`), the transport repeats them, which takes its time, and in the end gives the
+connection up.
+
+A host that moves loses its connections, and reaches one server alone until it is back.
 """
 
 from __future__ import annotations
@@ -35,6 +39,11 @@ ANSWERS_S: Final = (0.1, 0.6, 1.6, 3.6, 7.6)
 """After a frame of a peer that cannot be pushed to, its transport is given what waits after so long, and
 so long again: who got an empty answer to a question asks again soon."""
 
+ACK_TIMEOUT_S: Final = 2.0
+MAX_RETRANSMIT: Final = 4
+"""A lost frame is sent again after so long, then after twice as long, and so on, so many times (RFC 7252,
+section 4.8); then the connection is given up."""
+
 
 class LinkQuality(msgspec.Struct, frozen=True, omit_defaults=True):
     """One host's way to the master.
@@ -45,6 +54,7 @@ class LinkQuality(msgspec.Struct, frozen=True, omit_defaults=True):
         keepalive_s: after this long without a way through in both directions the transport gives up;
             None: it never notices.
         max_frame_bytes: largest frame it takes.
+        loss: probability that a frame is lost and has to be repeated.
     """
 
     delay_s: float = 0.01
@@ -52,6 +62,7 @@ class LinkQuality(msgspec.Struct, frozen=True, omit_defaults=True):
     push: bool = True
     keepalive_s: float | None = 20.0
     max_frame_bytes: int = MAX_MESSAGE_BYTES
+    loss: float = 0.0
 
 
 class Side(Protocol):
@@ -67,7 +78,7 @@ class Side(Protocol):
 
 
 class Server(Protocol):
-    """What listens at the master's address."""
+    """What listens at an address: the master, or a gateway."""
 
     @property
     def listening(self) -> bool: ...
@@ -77,8 +88,23 @@ class Server(Protocol):
         ...
 
 
+class Nobody:
+    """An address where nobody listens."""
+
+    listening = False
+
+    def accept(self, connection: Connection) -> Side:
+        """See `Server.accept`."""
+        raise AssertionError("nobody is there")
+
+
 class Link:
-    """One host's way to the master, with its connections and its faults."""
+    """One host's way to the master, with its connections and its faults.
+
+    Attributes:
+        server: whom it dials next.
+        loss: of single frames, as in its quality while faults go on.
+    """
 
     def __init__(self, world: World, name: str, quality: LinkQuality, server: Server) -> None:
         self.world = world
@@ -86,7 +112,11 @@ class Link:
         self.quality = quality
         self.luck = world.luck(f"link/{name}")
         self.connections: list[Connection] = []
-        self._server = server
+        self.server = server
+        self.loss = quality.loss
+        self._losses = world.luck(f"loss/{name}")
+        #: The only server that is within reach; None: all are.
+        self._only: Server | None = None
         self._cuts = [0, 0]
         self._extra_delay_s = 0.0
         self._count = 0
@@ -115,29 +145,55 @@ class Link:
         """Add to the delay of every frame sent from now on; negative: take it back."""
         self._extra_delay_s = max(0.0, self._extra_delay_s + extra_delay_s)
 
+    def move(self, only: Server | None) -> None:
+        """Go where one server alone is within reach, or back to where all are.
+
+        Connections to others are lost: this host notices soon, the other side by its keepalive or never.
+        """
+        self._only = only
+        for connection in list(self.connections):
+            if not self._reaches(connection.server):
+                connection.part()
+
+    def _reaches(self, server: Server) -> bool:
+        return self._only is None or self._only is server
+
     def delay_s(self) -> float:
         """Return the delay of the next frame."""
         return self.quality.delay_s + self._extra_delay_s + self.luck.random() * self.quality.jitter_s
 
-    def transit_s(self, way: int, data: bytes | None) -> float:
-        """Return how long a frame that is sent now travels; None: the end of a stream."""
-        return self.delay_s()
+    def transit_s(self, way: int, data: bytes | None) -> float | None:
+        """Return how long a frame that is sent now travels; None: its transport gives it up.
+
+        Parameters:
+            data: None: the end of a stream.
+        """
+        if not self.loss:
+            return self.delay_s()
+        late_s = 0.0
+        for attempt in range(MAX_RETRANSMIT + 1):
+            if self._losses.random() >= self.loss:
+                return late_s + self.delay_s()
+            late_s += ACK_TIMEOUT_S * 2.0**attempt
+        return None
 
     # --- dialling -----------------------------------------------------------------------------
 
     def dial(self, side: Side, on_done: Callable[[Connection | None], None]) -> None:
-        """Connect `side` to the master; `on_done` gets the connection, or None if nobody answers."""
+        """Connect `side` to the server; `on_done` gets the connection, or None if nobody answers."""
+        server = self.server
 
         def arrive() -> None:
-            if self.blocked(UP) or self.blocked(DOWN):
+            if self.blocked(UP) or self.blocked(DOWN) or not self._reaches(server):
                 self.world.after(DIAL_TIMEOUT_S, lambda: on_done(None))
-            elif not self._server.listening:
+            elif not server.listening:
                 self.world.after(self.delay_s(), lambda: on_done(None))
             else:
                 self._count += 1
                 connection = Connection(self, f"{self.name}/{self._count}", side)
+                connection.server = server
                 self.connections.append(connection)
-                connection.sides[UP] = self._server.accept(connection)
+                connection.sides[UP] = server.accept(connection)
 
                 def done() -> None:
                     # It may have been lost again on the way back.
@@ -166,14 +222,17 @@ class Connection:
         name: for the story.
         sides: who receives what travels UP (the master) and DOWN (the peer); None: has closed or is gone.
         waiting: where the master cannot push, what waits for the peer's next frame.
+        on_room: called when something of that has left.
     """
 
     def __init__(self, link: Link, name: str, client: Side) -> None:
         self.link = link
+        self.server = link.server
         self.name = name
         self.quality = link.quality
         self.sides: list[Side | None] = [None, client]
         self.waiting: list[tuple[bytes | None, str]] = []
+        self.on_room: Callable[[], None] = lambda: None
         self._world = link.world
         self._lanes = (_Lane(), _Lane())
         self._forgotten_by_nat = False
@@ -235,6 +294,16 @@ class Connection:
             if not lane.broken_after:
                 self._world.after(notice_s, lambda way=way: self._end(way, "connection reset"))  # type: ignore[misc]
 
+    def part(self) -> None:
+        """The peer is out of reach: what is on its way is lost."""
+        for lane in self._lanes:
+            lane.flying.clear()
+            lane.held.clear()
+            lane.broken_after = 0
+        self._world.after(self.luck.choice((0.05, 1.0, 5.0)), lambda: self._end(DOWN, "out of reach"))
+        if self.quality.keepalive_s is not None:
+            self._world.after(self.quality.keepalive_s, lambda: self._end(UP, "keepalive timeout"))
+
     def forget_binding(self) -> None:
         """A NAT on the way forgets the connection: nothing comes down, and what goes up is refused."""
         self._forgotten_by_nat = True
@@ -275,7 +344,11 @@ class Connection:
         lane = self._lanes[way]
         if lane.broken_after is not None:
             return
-        lane.last_arrival = max(lane.last_arrival, self._world.now + self.link.transit_s(way, data))
+        transit_s = self.link.transit_s(way, data)
+        if transit_s is None:
+            self.reset()
+            return
+        lane.last_arrival = max(lane.last_arrival, self._world.now + transit_s)
         lane.flying.append((data, reason))
         self._world.at(lane.last_arrival, lambda: self._arrive(way))
 
@@ -337,6 +410,7 @@ class Connection:
             del self.waiting[0]
         if pieces:
             self._put(DOWN, b"".join(pieces), "")
+            self.on_room()
         if self.waiting and self.waiting[0][0] is None:
             _, reason = self.waiting.pop(0)
             self._put(DOWN, None, reason)

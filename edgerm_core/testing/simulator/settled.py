@@ -24,6 +24,7 @@ from edgerm_core.tasks import TaskState
 from edgerm_core.testing.simulator.agent_node import AgentNode
 from edgerm_core.testing.simulator.executors import Behaviour
 from edgerm_core.testing.simulator.framework_node import FrameworkNode
+from edgerm_core.testing.simulator.gateway_node import GatewayNode
 from edgerm_core.testing.simulator.world import Failure
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def unsettled(cluster: Cluster) -> list[str]:
         reasons.append("the master's disk is behind")
     for node in cluster.agents.values():
         reasons += _agent(state, node)
+    for gateway in cluster.checks.gateways.values():
+        reasons += _gateway(cluster, gateway)
     for task in state.tasks.values():
         reasons += _task(cluster, state, task)
     for framework in cluster.frameworks.values():
@@ -93,6 +96,31 @@ def _agent(state: MasterState, node: AgentNode) -> Iterator[str]:
             yield f"{node.name}: {run} starts again in {wait_s:.0f} s only"
         if task is not None and (run.state, run.restarts) != (task.state, task.restarts):
             yield f"{node.name}: {run} is {run.state.name}, on the master t{task.id} is {task.state.name}"
+
+
+def _gateway(cluster: Cluster, node: GatewayNode) -> Iterator[str]:
+    gateway = node.gateway
+    if gateway is None or not gateway.uplink.is_open:
+        yield f"{node.name} takes no devices"
+        return
+    if list(gateway.custody.agents()):
+        yield f"{node.name} still answers for updates of {gateway.custody.agents()}"
+    for standin in gateway.standins.values():
+        device = cluster.agents[standin.id].agent
+        if standin.session is None or device is None:
+            continue  # It is elsewhere, and its lease will run out.
+        if standin.passing:
+            yield f"{node.name} passes on {list(standin.passing)} of {standin.id}"
+        told = standin.registration()
+        if told.info != device.info:
+            yield f"{node.name} knows {standin.id} as it was"
+        tasks = {(int(r.task_id), r.attempt, r.state, r.restarts) for r in told.tasks}
+        known = {
+            (int(run.launch.task_id), run.launch.attempt, run.state, run.restarts)
+            for run in device.runs.known.values()
+        }
+        if tasks != known:
+            yield f"{node.name} knows {sorted(tasks)} of {standin.id}, which has {sorted(known)}"
 
 
 def _task(cluster: Cluster, state: MasterState, task: TaskRecord) -> Iterator[str]:
@@ -179,6 +207,8 @@ def check_settled(cluster: Cluster) -> None:
     cluster.checks.disk_agrees(cluster.master)
     for node in cluster.agents.values():
         cluster.checks.journal_agrees(node)
+    for gateway in cluster.checks.gateways.values():
+        cluster.checks.custody_agrees(gateway)
     check_replay(cluster, machine)
 
 

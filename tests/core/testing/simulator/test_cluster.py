@@ -37,6 +37,7 @@ FAULTS = [
     plans.Slow(3.0, "a1", 5.0, 20.0),
     plans.Reset(3.0, "f1"),
     plans.NatForgets(3.0, "a1"),
+    plans.Moved(3.0, "a1", "m", 10.0),
     plans.AgentKilled(3.0, "a1", 10.0),
     plans.PowerLost(3.0, "a1", 10.0),
     plans.Rebooted(3.0, "a1", 10.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgerm_core.testing.simulator.network import DOWN, UP, Connection, Link, LinkQuality, Side
+from edgerm_core.testing.simulator.network import DOWN, UP, Connection, Link, LinkQuality, Nobody, Side
 from edgerm_core.testing.simulator.story import Story
 from edgerm_core.testing.simulator.world import World
 
@@ -167,4 +167,44 @@ def test_who_dials_a_master_that_is_away_is_told() -> None:
     found: list[Connection | None] = []
     Link(world, "a1", LinkQuality(), server).dial(End(), found.append)
     world.run_until(60.0)
+    assert found == [None]
+
+
+def test_lost_frames_are_repeated_in_order_until_the_connection_is_given_up() -> None:
+    net = Net(LinkQuality(loss=0.3))
+    sent = net.send_many(UP, 10)
+    net.later()
+    assert net.server.end.frames == sent[: len(net.server.end.frames)], "in order, and none is left out"
+    net = Net(LinkQuality())
+    net.link.loss = 1.0
+    net.connection.send(UP, b"x")
+    net.later()
+    assert not net.server.end.frames
+    assert net.peer.closed == net.server.end.closed == "connection reset"
+
+
+def test_who_moves_away_is_not_reached_and_reaches_nobody_else() -> None:
+    net = Net(LinkQuality(keepalive_s=None))
+    net.connection.send(UP, b"on its way")
+    net.link.move(Master())
+    net.later()
+    assert not net.server.end.frames
+    assert net.peer.closed == "out of reach"
+    assert net.server.end.still_open(), "nobody tells it"
+    found: list[Connection | None] = []
+    net.link.dial(End(), found.append)
+    net.later()
+    assert found == [None]
+    net.link.move(None)
+    net.link.dial(End(), found.append)
+    net.later()
+    assert found[1] is not None
+
+
+def test_nobody_answers_where_nobody_is() -> None:
+    net = Net()
+    net.link.server = Nobody()
+    found: list[Connection | None] = []
+    net.link.dial(End(), found.append)
+    net.later()
     assert found == [None]

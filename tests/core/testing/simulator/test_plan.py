@@ -8,6 +8,7 @@ import pytest
 from edgerm_core.tasks import check_spec
 from edgerm_core.testing.simulator.plan import (
     EVERYTHING,
+    GATEWAY_KINDS,
     KINDS,
     Cut,
     Join,
@@ -43,7 +44,7 @@ def test_actions_come_in_order_and_specs_are_right() -> None:
 
 
 def test_a_swarm_without_faults_draws_none() -> None:
-    quiet = msgspec.structs.replace(EVERYTHING, kinds=())
+    quiet = msgspec.structs.replace(EVERYTHING, kinds=(), gateway_kinds=())
     kinds = {type(action).__name__ for seed in range(30) for action in draw(seed, quiet).actions}
     assert kinds <= {"SwitchOn", "Join", "SubmitTasks", "Upload"}
 
@@ -54,6 +55,27 @@ def test_every_kind_of_disturbance_can_be_asked_for(kind: str) -> None:
     disturbing = [a for a in draw(3, swarm).actions if a.at and type(a).__name__ not in _WORKLOAD]
     assert disturbing
     assert max(action.at for action in disturbing) < 600.0
+
+
+@pytest.mark.parametrize("kind", GATEWAY_KINDS)
+def test_every_kind_of_disturbance_of_gateways_can_be_asked_for(kind: str) -> None:
+    swarm = Swarm((), True, faults_s=(500.0, 600.0), pace_s=(10.0, 20.0), gateways=(1, 2))
+    plan = draw(3, msgspec.structs.replace(swarm, gateway_kinds=(kind,)))
+    disturbing = [a for a in plan.actions if a.at and type(a).__name__ not in _WORKLOAD]
+    assert disturbing
+    assert max(action.at for action in disturbing) < 600.0
+
+
+def test_gateways_leave_the_rest_of_a_plan_as_it_was() -> None:
+    without = msgspec.structs.replace(EVERYTHING, gateways=(0, 0))
+    with_gateways = 0
+    for seed in range(40):
+        plain, plan = draw(seed, without).actions, draw(seed).actions
+        assert not any(isinstance(a, SwitchOn) and (a.machine.gateway or a.machine.via) for a in plain)
+        kept = [action for action in plain if not isinstance(action, SwitchOn)]
+        assert [action for action in plan if action in kept] == kept
+        with_gateways += plan != plain
+    assert 10 < with_gateways < 30
 
 
 _WORKLOAD = {"SwitchOn", "Join", "SubmitTasks", "Upload"}
