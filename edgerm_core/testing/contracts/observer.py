@@ -22,6 +22,7 @@ import pytest
 
 from edgerm_core.builtin.first_fit import FirstFitScheduler
 from edgerm_core.observers import Observer
+from edgerm_core.testing.contracts.alarm import TimelyContract
 from edgerm_core.testing.masters import MasterBench, spec
 
 MakeObserver = Callable[[], Observer]
@@ -60,7 +61,7 @@ def tell(observer: Observer, changes: Sequence[Change]) -> None:
         getattr(observer, f"{kind}_changed")(row)
 
 
-class ObserverContract:
+class ObserverContract(TimelyContract):
     """Subclass it in a test module, as `Test…`, and override `make_observer`."""
 
     # --- to override --------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from edgerm_core.interfaces import OfferProposal, Placement, Scheduler
 from edgerm_core.resources import Device, DeviceRequest, Resources
 from edgerm_core.tasks import TaskSpec
 from edgerm_core.testing.clusters import Cluster, task_spec
+from edgerm_core.testing.contracts.alarm import TimelyContract
 
 MakeScheduler = Callable[[], Scheduler]
 
@@ -115,7 +116,7 @@ def disturb(cluster: Cluster, rng: random.Random) -> None:
     cluster.now += rng.choice([0.0, 0.0, 1.0, 30.0])
 
 
-class SchedulerContract:
+class SchedulerContract(TimelyContract):
     """Subclass it and provide the fixture `make_scheduler`."""
 
     def test_an_empty_cluster_has_no_decisions(self, make_scheduler: MakeScheduler) -> None:

@@ -24,6 +24,7 @@ import pytest
 
 from edgerm_core.errors import StoreLocked
 from edgerm_core.interfaces import Store, StoreOpener, Write
+from edgerm_core.testing.contracts.alarm import TimelyContract
 
 Record = tuple[str, bytes, bytes]
 
@@ -87,7 +88,7 @@ def records(store: Store) -> list[Record]:
     return list(store.load())
 
 
-class StoreContract:
+class StoreContract(TimelyContract):
     """Subclass it in a test module, as `Test…`, and override `open_store`."""
 
     # --- fixtures to override ---------------------------------------------------------------------

@@ -132,7 +132,7 @@ class TransportContract(AsyncContract):
                 assert end.max_message_bytes > 0
                 assert isinstance(end.push, bool)
                 assert end.identity is None or (isinstance(end.identity, str) and end.identity)
-                assert end.local is is_loopback(listen_url)
+                assert end.local is is_loopback(listen_url), "core judges by the host of the URL"
 
     async def test_schemes_are_those_of_the_urls(self, transport: Transport, listen_url: str) -> None:
         assert listen_url.partition("://")[0] in transport.schemes

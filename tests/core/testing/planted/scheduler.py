@@ -211,6 +211,21 @@ class TestExplainsWithNothing(Sound):
     caught_by = "test_explaining_changes_nothing_and_never_fails"
 
 
+class TestNeverReturns(Sound):
+    class bug(FirstFitScheduler):
+        def schedule(self, snapshot: Snapshot) -> Sequence[Decision]:
+            while snapshot.agents:
+                pass
+            return []
+
+    @pytest.fixture
+    def limit_s(self) -> float:
+        return 0.5
+
+    caught_by = "test_constraints_hold"
+    says = "this has not returned within 0.5 s"
+
+
 class TestServesWhoHasGone(Sound):
     """Looks at frameworks once."""
 
