@@ -34,6 +34,17 @@ _PERMANENT: Final = (
 )
 _TRANSIENT: Final = ("lookup ", "no such host", "timeout", "too many requests", "toomanyrequests")
 
+_PLAIN: Final = (
+    "the registry speaks HTTP without TLS: add it to insecure-registries in /etc/docker/daemon.json, or "
+    "with insecure = true to Podman's registries.conf"
+)
+_HINTS: Final = {
+    "server gave http response to https client": _PLAIN,
+    "does not look like a tls handshake": _PLAIN,
+    "not yet valid": "the clock of this machine may be wrong",
+}
+"""Part of an engine's sentence, in lower case, to what a person can do."""
+
 
 class Progress:
     """Adds up the layers of one image.
@@ -98,3 +109,9 @@ def is_transient(message: str) -> bool:
     if any(word in text for word in _TRANSIENT):
         return True
     return not any(word in text for word in _PERMANENT)
+
+
+def with_hint(message: str) -> str:
+    """Return the engine's sentence with what a person can do, where that is known."""
+    hint = next((hint for part, hint in _HINTS.items() if part in message.lower()), "")
+    return f"{message} ({hint})" if hint else message

@@ -20,7 +20,7 @@ from edgerm_executor_docker.api import Engine
 from edgerm_executor_docker.background import Background
 from edgerm_executor_docker.config import DockerConfig, Registry
 from edgerm_executor_docker.image_name import ImageName
-from edgerm_executor_docker.pull_progress import Progress, is_transient
+from edgerm_executor_docker.pull_progress import Progress, is_transient, with_hint
 from edgerm_executor_docker.streams import EngineGone, EngineRefused
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class Pulls:
                     return ExecutorError(
                         f"image {image.text} cannot be pulled: {error}", reason=Reason.LAUNCH_FAILED
                     )
-                problem = str(error)
+                problem = with_hint(str(error))
             except EngineGone as error:
                 return ExecutorError(str(error), reason=Reason.EXECUTOR_UNAVAILABLE, recoverable=True)
             if number == TRIES or (not pull.answered and anyio.current_time() + retry_s >= silent_until):

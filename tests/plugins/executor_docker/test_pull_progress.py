@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edgerm_executor_docker.pull_progress import Progress, is_transient
+from edgerm_executor_docker.pull_progress import Progress, is_transient, with_hint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -95,3 +95,26 @@ def test_plain_no_is_final(message: str) -> None:
 )
 def test_trouble_on_the_way_may_pass(message: str) -> None:
     assert is_transient(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        (
+            'Get "https://pi:5000/v2/": http: server gave HTTP response to HTTPS client',
+            "insecure-registries",
+        ),
+        (
+            "pinging container registry pi:5000: tls: first record does not look like a TLS handshake",
+            "Podman",
+        ),
+        ("x509: certificate has expired or is not yet valid: current time 1970", "clock"),
+    ],
+)
+def test_what_a_person_can_do_is_said(message: str, hint: str) -> None:
+    assert with_hint(message).startswith(message)
+    assert hint in with_hint(message)
+
+
+def test_other_sentences_stay_as_they_are() -> None:
+    assert with_hint("manifest unknown") == "manifest unknown"

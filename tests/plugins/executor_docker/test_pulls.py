@@ -285,6 +285,15 @@ async def test_podman_whose_registry_never_answers_gives_up_too(podman: PodmanEn
     assert host in str(error)
 
 
+async def test_registry_without_tls_is_explained(podman: PodmanEngine) -> None:
+    puller = Puller(podman.url)
+    with registry() as source:
+        error = await puller.fails(source.image)
+    await puller.close()
+    assert "without TLS" in str(error)
+    assert error.recoverable
+
+
 async def test_engine_that_hangs_is_not_blamed_on_the_registry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
