@@ -12,6 +12,9 @@ from edgerm_core.gateway.mailbox import Mailbox
 from edgerm_core.ids import AgentId, SessionId
 from edgerm_core.messages import Acknowledge, Inventory, Register, StatusUpdate, TaskReport
 
+_INVENTORY = ("totals", "attributes", "devices", "executors")
+"""What may change of an agent while it is registered."""
+
 
 class Upstream(enum.IntEnum):
     """How far the master knows of the device."""
@@ -40,6 +43,7 @@ class StandIn:
         tasks: what it runs, or has ended and nobody upstream has acknowledged, by attempt.
         passing: its updates on their way to the master, not in custody, by attempt and in order.
         channel: on which the master knows it.
+        told: what the registration on that channel said that it has.
         logs: request ids of the log streams under way.
     """
 
@@ -58,6 +62,7 @@ class StandIn:
         self.passing: dict[Key, list[StatusUpdate]] = {}
         self.upstream = Upstream.CLOSED
         self.channel: int | None = None
+        self.told = register.info
         self.logs: set[int] = set()
 
     @property
@@ -99,13 +104,19 @@ class StandIn:
             self._register, tasks=tuple(self.tasks.values()), max_message_bytes=self.max_message_bytes
         )
 
+    def untold(self) -> Inventory | None:
+        """Return what has changed since the registration on its channel; None: nothing."""
+        info = self._register.info
+        changed = {
+            name: getattr(info, name)
+            for name in _INVENTORY
+            if getattr(info, name) != getattr(self.told, name)
+        }
+        return Inventory(**changed) if changed else None
+
     def changes(self, inventory: Inventory) -> None:
         """Something it has is different now."""
-        changed = {
-            name: value
-            for name in ("totals", "attributes", "devices", "executors")
-            if (value := getattr(inventory, name)) is not None
-        }
+        changed = {name: value for name in _INVENTORY if (value := getattr(inventory, name)) is not None}
         info = msgspec.structs.replace(self._register.info, **changed)
         self._register = msgspec.structs.replace(self._register, info=info)
 

@@ -114,7 +114,7 @@ class Uplink:
             if agent_id == standin.id:
                 self._close(channel, "the device is here again")
         if standin.channel is not None:
-            self._send(standin.channel, [standin.registration()])
+            self._register(standin.channel, standin)
         elif self.is_open:
             self._queue[standin.id] = None
             self._begin()
@@ -125,6 +125,8 @@ class Uplink:
             return
         standin.upstream = Upstream.OPEN
         self._begun.discard(standin.channel)
+        if (changed := standin.untold()) is not None:
+            self._send(standin.channel, [changed])
         self._send(standin.channel, self._held(standin.id))
         for updates in standin.passing.values():
             self._send(standin.channel, updates)
@@ -200,7 +202,12 @@ class Uplink:
         age_s = max(0.0, self._turn.now - standin.registered_at)
         peer = standin.peer[:MAX_PEER_CHARS]
         self._turn.emit(SendUp(RelayOpen(channel, peer, standin.max_message_bytes, age_s)))
-        self._send(channel, [standin.registration()])
+        self._register(channel, standin)
+
+    def _register(self, channel: int, standin: StandIn) -> None:
+        register = standin.registration()
+        standin.told = register.info
+        self._send(channel, [register])
 
     def _open_custody(self, agent_id: AgentId) -> None:
         channel = self._new_channel()

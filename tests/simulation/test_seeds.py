@@ -66,6 +66,9 @@ OF_GATEWAYS = [
     # The same without the question: the launch had never been confirmed, and the master did not know at
     # which gateway the device had been.
     (5038, WITH_GATEWAYS),
+    # A device plugged its camera in again while its gateway registered it. The gateway knew, and never told
+    # the master.
+    (7054, WITH_GATEWAYS),
     # An agent compacted its journal while it fetched a blob and had no master, and left that out.
     (5055, WITH_GATEWAYS),
 ]

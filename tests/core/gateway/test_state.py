@@ -517,6 +517,18 @@ def test_what_a_device_has_now_is_told_and_remembered(bench: GatewayBench) -> No
     assert register.info.totals == Resources.parse("cpus:1")
 
 
+def test_what_changes_while_a_device_is_being_registered_is_told_when_it_is(bench: GatewayBench) -> None:
+    """The registration on its way says what it had before."""
+    bench.open_uplink()
+    session = bench.device()
+    change = Inventory(totals=Resources.parse("cpus:1"))
+    bench.say(session, change)
+    (channel,) = bench.take_in()
+    assert bench.relayed(channel) == [change]
+    bench.master(channel, Registered(1, 10.0, 35.0, "m"))
+    assert not bench.relayed(channel), "once"
+
+
 # --- refusals and roaming -------------------------------------------------------------------------
 
 
