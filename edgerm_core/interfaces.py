@@ -498,7 +498,8 @@ class Scheduler(abc.ABC):
         """Return decisions, in the order in which they shall count.
 
         Called after every batch of changes that could let something be placed. May return a part of
-        what is possible (to bound its time); the master calls again while decisions keep coming.
+        what is possible (to bound its time); the master calls again while decisions keep coming. A call
+        that does not return within 10 s is broken off, and the scheduler is left alone for a minute.
         """
 
     def explain(self, task: TaskView, snapshot: Snapshot) -> str:

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 class Observer:
     """Override what you want to hear of. Called on the master's event loop: return fast.
 
-    An observer that raises is named in the log and is not called again.
+    An observer that raises, or does not return within 10 s, is named in the log and is not called again.
     """
 
     def task_changed(self, task: Row) -> None:

@@ -76,15 +76,15 @@ def check_free(settings: Settings, kind: str, name: str) -> None:
         click.UsageError: naming who has it.
     """
     from edgerm_core.cli.main import COMMANDS
-    from edgerm_core.plugins import KNOWN
+    from edgerm_core.plugins import GUESS_TIMEOUT_S, KNOWN, load_plugins
 
-    if kind == "command":
-        owner = "edgerm itself" if name in COMMANDS else KNOWN.get((kind, name))
-        if owner is None and name in {command.name for command in settings.plugins.commands()}:
-            owner = "an installed plugin"
-    else:
-        owner = KNOWN.get((kind, name))
-        if owner is None and name in settings.plugins.names(kind):
+    owner = KNOWN.get((kind, name))
+    if kind == "command" and name in COMMANDS:
+        owner = "edgerm itself"
+    elif owner is None:
+        needed = (kind, name)
+        plugins = load_plugins(settings.config, needed)
+        if plugins.offers(*needed, GUESS_TIMEOUT_S) or name in plugins.names(kind):
             owner = "edgerm-core or an installed plugin"
     if owner:
         raise click.UsageError(f"the {kind} {name!r} is taken by {owner}: choose another name")
