@@ -1,10 +1,12 @@
 """The agent for boards: its memory, its bytes on the wire, its work, under a real master.
 
-    python benchmarks/micropython_agent.py [--heartbeats 300] [--tasks 20]
+    python benchmarks/micropython_agent.py [--heartbeats 1000] [--tasks 20] [--interpreter-32 PATH]
 
-A word of the Unix port has 8 bytes, a board's has 4: what is free in 64 KiB here is less than on a board,
-and half of what is free in as many words (`-X heapsize=64wk`) is more, since bytecode and text are as
-long there. Bytes on the wire are UDP payload. A heartbeat's work is processor time of this machine.
+A word of a 64-bit Unix port has 8 bytes, a board's has 4: what is free in 64 KiB there is less than on a
+board, and half of what is free in as many words (`-X heapsize=64wk`) is more, since bytecode and text are
+as long. A 32-bit Unix port, such as Debian's `micropython:i386`, has a board's words, so that its memory is
+a board's. It is measured where it is found: at PATH, or as `micropython32` or `micropython` on the search
+path. Bytes on the wire are UDP payload. A heartbeat's work is processor time of this machine.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +40,8 @@ heartbeat_constrained_s = 0.05
 lease_grace_s = 10.0
 """
 WAIT_S = 60.0
+TIGHT = {"frame_bytes": 512, "block_bytes": 256, "log_bytes": 128, "max_tasks": 1}
+"""For heaps that are smaller than 64 KiB."""
 
 WATCHED = """
 import asyncio, gc, json, time
@@ -73,6 +78,17 @@ asyncio.run(main())
 """
 
 
+MODULES = """
+import asyncio, gc, hashlib, io, random, select, socket, struct
+gc.collect()
+before = gc.mem_alloc()
+import edgerm.agent, edgerm.coap, edgerm.devices, edgerm.journal, edgerm.runs, edgerm.session, edgerm.runner
+gc.collect()
+print(gc.mem_alloc() - before)
+"""
+"""Those that stay in memory."""
+
+
 def compiled(directory: Path) -> Path:
     """Return where the agent is, as it goes to boards."""
     for source in SOURCES.rglob("edgerm/**/*.py"):
@@ -86,7 +102,13 @@ class Board:
     """One board that tells about itself every second."""
 
     def __init__(
-        self, cluster: Cluster, library: Path, heap: str, litter: bool = False, **config: Any
+        self,
+        cluster: Cluster,
+        library: Path,
+        heap: str,
+        interpreter: Path = MICROPYTHON,
+        litter: bool = False,
+        **config: Any,
     ) -> None:
         directory = cluster.directory / f"board-{heap}"
         directory.mkdir(exist_ok=True)
@@ -95,7 +117,7 @@ class Board:
         self.out = directory / "out"
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [MICROPYTHON, "-X", f"heapsize={heap}", "-c", f"LITTER = {litter}\n{WATCHED}"],
+                [interpreter, "-X", f"heapsize={heap}", "-c", f"LITTER = {litter}\n{WATCHED}"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -107,6 +129,10 @@ class Board:
         """Return what it has said so far."""
         lines = self.out.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def heartbeats(self) -> int:
+        """Return how many it has reported."""
+        return sum(report["heartbeats"] for report in self.reports())
 
     def next_report(self, running: int = 0) -> dict[str, Any]:
         """Wait for the report after the next one, of a time with so many tasks."""
@@ -152,6 +178,63 @@ def heaps(cluster: Cluster, library: Path, framework: Framework) -> None:
         print(f"{heap:6} {idle:15,} {idle // 2:8,} {busy:15,} {busy // 2:8,}")
 
 
+def port_of_32_bits(given: str | None) -> Path | None:
+    """Return where an interpreter with a board's words is, or None.
+
+    Raises:
+        SystemExit: if the one that was given is none.
+    """
+    for name in (given,) if given else ("micropython32", "micropython"):
+        path = shutil.which(name)
+        if path is not None:
+            size = [path, "-c", "import sys; print(sys.maxsize)"]
+            done = subprocess.run(size, capture_output=True, text=True, check=False)
+            if done.stdout.strip() == str((1 << 31) - 1):
+                return Path(path)
+    if given:
+        raise SystemExit(f"{given}: no MicroPython with words of 32 bits")
+    return None
+
+
+def as_on_a_board(
+    cluster: Cluster, library: Path, framework: Framework, interpreter: Path, heartbeats: int, tasks: int
+) -> None:
+    done = subprocess.run(
+        [interpreter, "-X", "heapsize=128k", "-c", MODULES],
+        env={**os.environ, "MICROPYPATH": f"{library}:.frozen"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(f"32 bits: the agent's modules take {int(done.stdout):,} bytes; bytes free of a heap")
+    print(f"{'heap':6} {'registered':>12} {'a task runs':>12} {f'after {tasks} tasks':>16}")
+    for heap, config in (("64k", {}), ("48k", TIGHT), ("44k", TIGHT), ("40k", TIGHT), ("32k", TIGHT)):
+        with board(cluster, library, heap, interpreter=interpreter, observe=False, **config) as one:
+            constraints = [f"agent==board-{heap}"]
+            try:
+                registered = one.next_report()["free"]
+                draft = task(python("def main(ctx):\n    yield 600\n"), constraints=constraints)
+                running = framework.submit(draft)
+                running.wait_running(WAIT_S)
+                busy = one.next_report(running=1)["free"]
+                running.kill(0)
+                running.wait(WAIT_S)
+                for number in range(tasks):
+                    source = f"def main(ctx):\n    return {number}\n"
+                    framework.submit(task(python(source), constraints=constraints)).result(WAIT_S)
+                after = one.next_report()["free"]
+            except (SystemExit, TimeoutError):
+                why = one.out.read_text().strip().rpartition("\n")[2]
+                print(f"{heap:6} does not work: {why if one.process.poll() else 'a task does not start'}")
+                continue
+            print(f"{heap:6} {registered:12,} {busy:12,} {after:16,}")
+            if heap == "64k":
+                begun = one.heartbeats()
+                while one.heartbeats() < begun + heartbeats:
+                    report = one.next_report()
+                print(f"{'':6} after {heartbeats} heartbeats more: {report['free']:,}")
+
+
 def traffic(cluster: Cluster, library: Path, framework: Framework, heartbeats: int, tasks: int) -> None:
     with board(cluster, library, "128wk", litter=True, observe=False) as one:
         reports = [one.next_report()]
@@ -184,14 +267,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--heartbeats", type=int, default=300)
+    parser.add_argument("--heartbeats", type=int, default=1000)
     parser.add_argument("--tasks", type=int, default=20)
+    parser.add_argument("--interpreter-32", metavar="PATH")
     options = parser.parse_args()
+    interpreter = port_of_32_bits(options.interpreter_32)
     with tempfile.TemporaryDirectory() as name:
         library = compiled(Path(name, "library"))
         with cluster_in(Path(name), CONFIG, schemes=("ws", "coap")) as cluster:
             cluster.start_master()
             with connect_framework(cluster.url, name="bench") as framework:
+                if interpreter is None:
+                    print(
+                        "no MicroPython with words of 32 bits was found: a board's memory is not measured"
+                    )
+                else:
+                    sizes = (options.heartbeats, options.tasks)
+                    as_on_a_board(cluster, library, framework, interpreter, *sizes)
                 heaps(cluster, library, framework)
                 traffic(cluster, library, framework, options.heartbeats, options.tasks)
 

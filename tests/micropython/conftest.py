@@ -21,7 +21,9 @@ from edgerm_core.testing.processes import CONFIG, STOP_S, Cluster, cluster_in
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "micropython"
-MICROPYTHON = Path(os.environ.get("EDGERM_MICROPYTHON") or Path(sys.executable).with_name("micropython"))
+UNIX_PORT = Path(sys.executable).with_name("micropython")
+MICROPYTHON = Path(os.environ.get("EDGERM_MICROPYTHON") or UNIX_PORT)
+"""Boards run in it: a port with words of 32 bits has a board's memory."""
 
 HEAP = "64wk"
 """As many words as a board with a heap of 64 KiB has: words are twice as long on this 64-bit port."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgerm_core.testing.processes import Cluster
-from tests.micropython.conftest import MICROPYTHON, SCRIPT_S, SOURCES, Board, environment
+from tests.micropython.conftest import MICROPYTHON, SCRIPT_S, SOURCES, UNIX_PORT, Board, environment
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -43,7 +43,7 @@ def test_the_package_names_every_file() -> None:
 def test_mip_installs_it_and_the_board_joins_with_it(tmp_path: Path, url: str, cluster: Cluster) -> None:
     library = tmp_path / "flash"
     subprocess.run(
-        [MICROPYTHON, "-m", "mip", "install", "--target", str(library), url],
+        [UNIX_PORT, "-m", "mip", "install", "--target", str(library), url],
         env=environment(library),
         timeout=SCRIPT_S,
         check=True,
@@ -51,7 +51,7 @@ def test_mip_installs_it_and_the_board_joins_with_it(tmp_path: Path, url: str, c
     )
     board = Board(tmp_path / "board", library, master=cluster.urls["coap"])
     try:
-        board.start()
+        board.start("128k")  # Sources take more to compile than the agent then has.
         cluster.wait("it is there", lambda: cluster.agent("board").get("connected") is True)
     finally:
         board.cut_power()
