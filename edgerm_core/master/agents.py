@@ -86,7 +86,6 @@ def register(state: MasterState, session: Session, request: Register) -> None:
             )
             state.close_session(agent.session_id, RefusalCode.SESSION_REPLACED, text)
         logs.agent_left(state, agent.id)
-    agent.roams = agent.roams or session.via is not None
     session.role = "agent"
     session.agent_id = info.id
     agent.session_id = session.id
@@ -245,20 +244,21 @@ def take_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: 
 
 def missing(state: MasterState, agent: AgentRecord, task: TaskRecord, same_process: bool) -> None:
     """The agent does not know an attempt that it should run. Parameters as in `reconcile`."""
-    if same_process or not (task.confirmed or agent.roams):
+    if same_process:
         # It never confirmed the launch: the order was lost and goes out again.
         if task.confirmed:
             # Or it ended, and somebody acknowledged that who could not tell us yet: a gateway that is cut
             # off. The agent answers a repeated order with how the attempt ended; if the gateway is first,
-            # good. An agent that is restarted before it could answer would begin anew, so it stays
-            # confirmed.
+            # good.
             task.status_seq = 0
             state.dirty["task", task.id] = None
         if task.state is TaskState.UNREACHABLE and not task.kill_reason:
             state.move_task(task, TaskState.STAGING, Reason.AGENT_RETURNED, "master")
         agent.unconfirmed.add(task.id)
         return
-    text = "its agent came back without it"
+    # Not even a launch that was never confirmed is repeated to another process: the one before may have run
+    # it at a gateway that was cut off, which knows how it ended and cannot tell us.
+    text = "its agent came back without it" if task.confirmed else "its agent was restarted meanwhile"
     attempt_ended(state, task, TaskState.FAILED, Reason.AGENT_RESTARTED, text, "agent")
 
 

@@ -57,7 +57,6 @@ class AgentRow(msgspec.Struct, array_like=True):
     last_heard: float
     ghosts: tuple[GhostRow, ...]
     via: AgentId | None = None
-    roams: bool = False
 
 
 class FrameworkRow(msgspec.Struct, array_like=True):
@@ -197,7 +196,6 @@ def _agent_row(agent: AgentRecord) -> AgentRow:
         agent.last_heard,
         ghosts,
         agent.via,
-        agent.roams,
     )
 
 
@@ -281,7 +279,6 @@ def _restore_agent(state: MasterState, row: AgentRow) -> None:
     agent.heartbeat_s = row.heartbeat_s
     agent.last_heard = row.last_heard
     agent.via = row.via
-    agent.roams = row.roams
     agent.state = AgentState.RECOVERING
     for ghost in row.ghosts:
         charge = fair_amounts(ghost.resources, agent.devices)

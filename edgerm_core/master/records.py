@@ -103,7 +103,6 @@ class AgentRecord:
         "overbooked",
         "peer",
         "registered_at",
-        "roams",
         "session_id",
         "state",
         "static_version",
@@ -126,9 +125,6 @@ class AgentRecord:
         self.peer = ""
         #: The gateway that relays that session, or relayed the last one; None: the agent has its own.
         self.via: AgentId | None = None
-        #: It has been behind a gateway at some time. Any gateway may have acknowledged an end that has not
-        #: come here yet, also one that was cut off all the time the agent was there.
-        self.roams = False
         #: When it last registered, here or with the gateway.
         self.registered_at = 0.0
         #: The largest message its connection takes.

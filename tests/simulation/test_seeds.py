@@ -66,6 +66,8 @@ OF_GATEWAYS = [
     # The same without the question: the launch had never been confirmed, and the master did not know at
     # which gateway the device had been.
     (5038, WITH_GATEWAYS),
+    # The same at a gateway that was cut off from the start, of which the master had never heard.
+    (11135, WITH_GATEWAYS),
     # A device plugged its camera in again while its gateway registered it. The gateway knew, and never told
     # the master.
     (7054, WITH_GATEWAYS),
