@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +30,12 @@ EDGERM = (sys.executable, "-m", "edgerm_core.cli.main")
 WAIT_S = 60.0
 """For anything that should happen at once: generous, for machines that others use too."""
 
+PORTS = range(10_000, 31_000)
+"""Below those that the kernel gives to connections, so that none gets the port of a daemon that is just
+being restarted, and below those that agents give to tasks."""
+
+PORT_TRIES = 100
+
 POLL_S = 0.1
 STOP_S = 20.0
 
@@ -46,12 +53,18 @@ def chunks(items: list[str], size: int = 500) -> Iterator[list[str]]:
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(type=kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of PORTS that nobody listens on. Tests that run beside this one choose others."""
+    for _ in range(PORT_TRIES):
+        # Not `random`: hypothesis gives it the same seed in all processes.
+        port = secrets.choice(PORTS)
+        with socket.socket(type=kind) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no free port in {PORT_TRIES} tries")
 
 
 def free_url(scheme: str) -> str:
+    """Return a URL on loopback that nobody listens on."""
     kind = socket.SOCK_DGRAM if scheme == "coap" else socket.SOCK_STREAM
     return f"{scheme}://127.0.0.1:{free_port(kind)}"
 

@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edgerm_core.testing.processes import free_url
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -91,9 +92,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"ws://127.0.0.1:{probe.getsockname()[1]}"
+    url = free_url("ws")
     config = tmp_path / "edgerm.toml"
     config.write_text(f'[master]\nlisten = ["{url}"]\n[agent]\nmasters = ["{url}"]\n', encoding="utf-8")
     shell = Shell(

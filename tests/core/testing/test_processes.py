@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from edgerm_core.testing.processes import Cluster, cluster_in, gone_after, left_behind, processes_of
+from edgerm_core.testing.processes import (
+    PORTS,
+    Cluster,
+    cluster_in,
+    free_port,
+    gone_after,
+    left_behind,
+    processes_of,
+)
 
 
 def test_logs_are_shown_when_waiting_takes_too_long(tmp_path: Path) -> None:
@@ -18,6 +27,16 @@ def test_logs_are_shown_when_waiting_takes_too_long(tmp_path: Path) -> None:
         ):
             cluster.wait("a miracle", lambda: False, 0.0)
         assert "no-such-command" in cluster.log("broken")
+
+
+def test_a_free_port_is_none_that_somebody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("edgerm_core.testing.processes.PORTS", [port])
+        with pytest.raises(OSError, match="no free port"):
+            free_port()
+    monkeypatch.undo()
+    assert free_port() in PORTS
 
 
 def test_command_that_fails_is_an_error_unless_it_may(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from edgerm_core.interfaces import TaskHandle
 from edgerm_core.logs import STDERR
 from edgerm_core.tasks import Volume
 from edgerm_core.testing.contracts.executor import until
+from edgerm_core.testing.processes import free_port
 from edgerm_core.testing.sandboxes import DirectorySandbox
 
 from .engine import IMAGE_WITHOUT_COMMAND, Engine
@@ -215,9 +216,7 @@ async def test_no_network_unless_asked_for(runner: Runner) -> None:
 
 
 async def test_port_of_the_container_is_at_the_granted_port(runner: Runner) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     run = shell(
         "echo ready; while :; do echo good day | nc -l -p 8080; done",
         resources=f"ports:[{port}-{port}]",
