@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from edgerm_core.codec import encode
+from edgerm_core.ids import TaskId
 from edgerm_core.limits import (
     MAILBOX_BYTES,
     MAILBOX_MESSAGES,
@@ -34,9 +35,15 @@ HEARTBEAT: Final = ("heartbeat",)
 
 
 class Mailbox:
-    """The messages for one device."""
+    """The messages for one device.
+
+    Attributes:
+        launched: attempt of each task whose Launch has been taken last; its owner forgets those of which
+            the device has spoken.
+    """
 
     def __init__(self) -> None:
+        self.launched: dict[TaskId, int] = {}
         self._mail: dict[Hashable, tuple[Mail, bytes]] = {}
         self._bytes = 0
         self._blobs = 0
@@ -86,7 +93,7 @@ class Mailbox:
         """Return as much as fits into one frame; None if nothing waits. Oversized mail is left out."""
         parts: list[bytes] = []
         size = 0
-        for key, (_, data) in list(self._mail.items()):
+        for key, (message, data) in list(self._mail.items()):
             if len(data) > max_bytes:
                 self._remove(key)
                 continue
@@ -95,12 +102,21 @@ class Mailbox:
             parts.append(data)
             size += len(data)
             self._remove(key)
+            if isinstance(message, Launch):
+                self.launched[message.task_id] = message.attempt
         return b"".join(parts) if parts else None
 
     def connection_ended(self) -> None:
         """Only orders and acknowledgements outlive the connection they would have been sent on."""
         for key, (message, _) in list(self._mail.items()):
             if not isinstance(message, Launch | Kill | Acknowledge):
+                self._remove(key)
+
+    def drop_launches(self) -> None:
+        """Those that wait come from a session with the master that is over; in the next one it says again
+        what shall run."""
+        for key, (message, _) in list(self._mail.items()):
+            if isinstance(message, Launch):
                 self._remove(key)
 
     # --- one kind each ------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from edgerm_core.gateway.custody import Held, Key
 from edgerm_core.gateway.mailbox import Mailbox
 from edgerm_core.ids import AgentId, SessionId
 from edgerm_core.messages import Acknowledge, Inventory, Register, StatusUpdate, TaskReport
+from edgerm_core.tasks import TaskState
 
 _INVENTORY = ("totals", "attributes", "devices", "executors")
 """What may change of an agent while it is registered."""
@@ -88,6 +89,7 @@ class StandIn:
                 forgotten, and is reported as if it had not.
         """
         self._register = register
+        self.mailbox.launched.clear()
         self.tasks = {(report.task_id, report.attempt): report for report in register.tasks}
         for key, updates in held.items():
             last = updates[-1].update
@@ -99,9 +101,19 @@ class StandIn:
                 self.tasks[key] = msgspec.structs.replace(known, last_seq=seq)
 
     def registration(self) -> Register:
-        """Return what the device would say to the master if it registered now."""
+        """Return what the device would say to the master if it registered now.
+
+        That includes runs of which it has said nothing yet, since their Launch has only just gone to it.
+        """
+        launched = (
+            TaskReport(*key, TaskState.STARTING)
+            for key in self.mailbox.launched.items()
+            if key not in self.tasks
+        )
         return msgspec.structs.replace(
-            self._register, tasks=tuple(self.tasks.values()), max_message_bytes=self.max_message_bytes
+            self._register,
+            tasks=(*self.tasks.values(), *launched),
+            max_message_bytes=self.max_message_bytes,
         )
 
     def untold(self) -> Inventory | None:
@@ -123,6 +135,8 @@ class StandIn:
     def says(self, update: StatusUpdate) -> None:
         """A task stands elsewhere now."""
         key = (update.task_id, update.attempt)
+        if self.mailbox.launched.get(update.task_id, 0) <= update.attempt:
+            self.mailbox.launched.pop(update.task_id, None)
         known = self.tasks.get(key)
         if known is None or known.last_seq is None or known.last_seq <= update.seq:
             self.tasks[key] = _report(update)

@@ -7,7 +7,8 @@ No clock, no socket, no disk, no randomness. Its rules:
   gateway takes updates into custody and acknowledges them when they are on its disk.
 * Orders wait in a mailbox until the device's connection takes them. They are levels, so one that is lost
   here is repeated by the master.
-* What the master is told of a device is its last registration, kept up to date, and what is in custody.
+* What the master is told of a device is its last registration, kept up to date, what is in custody, and
+  what it has been given to run and has said nothing of yet.
 * A device is told with each heartbeat how long the master has been away: what its tasks do without the
   master (`stop_after_s`), they do behind a gateway, too.
 * A gateway never acts on a task. All it says in a device's place is what the device has said, and that an

@@ -202,6 +202,7 @@ class Uplink:
         age_s = max(0.0, self._turn.now - standin.registered_at)
         peer = standin.peer[:MAX_PEER_CHARS]
         self._turn.emit(SendUp(RelayOpen(channel, peer, standin.max_message_bytes, age_s)))
+        standin.mailbox.drop_launches()
         self._register(channel, standin)
 
     def _register(self, channel: int, standin: StandIn) -> None:

@@ -284,6 +284,45 @@ def test_orders_wait_until_the_connection_takes_them(bench: GatewayBench) -> Non
     assert bench.inboxes[session] == [Kill(T1, 1)], "it makes the launch before it needless"
 
 
+def test_the_master_hears_of_a_run_that_has_only_been_given_to_the_device(bench: GatewayBench) -> None:
+    """The device may say nothing of it for long, and the master may have forgotten the device meanwhile."""
+    session, channel = registered(bench)
+    bench.master(channel, a_launch(2))
+    bench.close_uplink()
+
+    def reports() -> list[TaskReport]:
+        channel = back(bench)
+        (register,) = bench.relayed(channel)
+        assert isinstance(register, Register)
+        return list(register.tasks)
+
+    assert reports() == [TaskReport(T1, 2, TaskState.STARTING)]
+    bench.close_uplink()
+    bench.say(session, update(1, attempt=2))
+    assert reports() == [TaskReport(T1, 2, TaskState.RUNNING, 0, 1)]
+    bench.close_uplink()
+    bench.say(session, a_register())
+    assert reports() == []
+
+
+def test_a_launch_of_a_session_that_is_over_is_not_handed_on_in_the_next_one(bench: GatewayBench) -> None:
+    """The master says again what shall run, and may have thought better of it."""
+    bench.ready = False
+    session, channel = registered(bench)
+    bench.fetch(session)
+    bench.inboxes[session].clear()
+    bench.master(channel, Kill(T1, 1), a_launch(2))
+    bench.close_uplink()
+    channel = back(bench)
+    (register,) = bench.relayed(channel)
+    assert isinstance(register, Register)
+    assert register.tasks == ()
+    bench.fetch(session)
+    bench.fetch(session)
+    assert bench.inbox(session, Kill) == [Kill(T1, 1)]
+    assert bench.inbox(session, Launch) == []
+
+
 def test_a_launch_that_does_not_fit_is_answered_instead_of_the_device(bench: GatewayBench) -> None:
     session, channel = registered(bench, max_message_bytes=300)
     bench.master(channel, a_launch(env={"A": "x" * 300}))

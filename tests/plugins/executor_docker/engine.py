@@ -534,7 +534,8 @@ def cgroups_of(directory: Path) -> list[Path]:
     found = []
     for root, children, _ in os.walk(CGROUPS):
         for name in names.intersection(children):
-            found += [Path(root, name), *(p for p in Path(root, name).rglob("*") if p.is_dir())]
+            # Not `rglob`: it raises where a group goes while it is looked at.
+            found += [Path(below) for below, _, _ in os.walk(Path(root, name))]
     return found
 
 
