@@ -358,6 +358,11 @@ class Gateway:
         agent_id = register.info.id
         standin = self.standins.get(agent_id)
         if standin is not None and standin.incarnation != register.incarnation:
+            if standin.session is not None and device.id < standin.session:
+                # What the process before it said has been on its way for long.
+                text = "a newer connection of this agent is here"
+                self._refuse(device, RefusalCode.SESSION_REPLACED, text)
+                return
             text = "a newer process with this agent's id took over"
             device.standin = None
             self._drop(standin, text, Refused(RefusalCode.SESSION_REPLACED, text), spare=device)

@@ -152,6 +152,11 @@ def _same_agent(state: MasterState, agent: AgentRecord, session: Session, reques
         state.report(logging.WARNING, f"refused {session.peer}: {text}")
         state.close_session(session.id, RefusalCode.DUPLICATE_AGENT, text)
         return False
+    if agent.session_id is not None and session.id < agent.session_id and session.via is agent.via is None:
+        # What the process before it said has been on its way for long.
+        text = f"a newer connection of agent {agent.id} is here"
+        state.close_session(session.id, RefusalCode.SESSION_REPLACED, text)
+        return False
     if agent.incarnation:
         old = (agent.incarnation, *agent.old_incarnations)
         agent.old_incarnations = old[:MAX_OLD_INCARNATIONS]

@@ -71,6 +71,9 @@ OF_GATEWAYS = [
     # A device plugged its camera in again while its gateway registered it. The gateway knew, and never told
     # the master.
     (7054, WITH_GATEWAYS),
+    # A device was killed while its registration was being repeated on a bad link. What it had said came to
+    # its gateway after its next process had registered, which was then told to stop for good.
+    (70132, WITH_GATEWAYS),
     # The operator forgot a device that had been given a task and had said nothing of it yet. Its gateway
     # registered it without that task, and another one was placed where it ran.
     (60091, WITH_GATEWAYS),

@@ -90,6 +90,19 @@ def test_a_device_is_taken_in_at_once_and_the_master_hears_of_it(bench: GatewayB
     assert (register.info.id, register.incarnation, register.max_message_bytes) == ("d1", "i1", 1024)
 
 
+def test_what_a_process_of_before_said_comes_late_and_changes_nothing(bench: GatewayBench) -> None:
+    """It died while its transport repeated its registration. Its successor was told to stop for good."""
+    old = bench.connect()
+    session = bench.device("d1", incarnation="i2")
+    bench.say(old, a_register("d1", incarnation="i1"))
+    assert bench.closed.keys() == {old}
+    refused = bench.closed[old].refused
+    assert refused is not None
+    assert refused.code == RefusalCode.SESSION_REPLACED
+    bench.say(session, Heartbeat())
+    assert bench.inbox(session, HeartbeatAck)
+
+
 def test_a_constrained_device_gets_a_cadence_of_its_own(alone: GatewayBench) -> None:
     session = alone.device("d1", attributes={"link.class": "constrained"})
     (answer,) = alone.inbox(session, Registered)

@@ -350,6 +350,18 @@ def test_what_it_came_back_with_is_over_when_it_registers_without(bench: MasterB
     assert bench.state.tasks[task_id].state is TaskState.STAGING
 
 
+def test_what_a_process_of_before_said_comes_late_and_changes_nothing(bench: MasterBench) -> None:
+    """It died while its transport repeated its registration."""
+    old = bench.connect()
+    agent = bench.agent("a1", incarnation="i2")
+    late = ScriptedAgent(bench, old, agent.info)
+    bench.peers[old] = late
+    late.send(Register(VERSIONS, agent.info, "b1", "i1"))
+    assert late.closed is not None
+    assert agent.closed is None
+    assert bench.state.agents[AgentId("a1")].session_id == agent.session_id
+
+
 # --- behind gateways --------------------------------------------------------------------------------
 
 
