@@ -22,10 +22,14 @@ def part(name):
     """Import a module that is needed now and then only. Nothing but its caller keeps it: its memory is free
     again when the caller is done."""
     package = sys.modules["edgerm"]
+    path = "edgerm." + name
+    # An import for which there was no memory leaves an entry without a value, and the next one of that name
+    # crashes (MicroPython 1.28, mp_obj_new_module).
+    sys.modules.pop(path, None)
     try:
-        return __import__("edgerm." + name, None, None, ("*",))
+        return __import__(path, None, None, ("*",))
     finally:
         # Also if there was no memory for it: half a module would be found there the next time.
-        sys.modules.pop("edgerm." + name, None)
+        sys.modules.pop(path, None)
         if hasattr(package, name):
             delattr(package, name)

@@ -13,6 +13,7 @@ def failed(error, failure):
     """
     kind = type(error).__name__
     if kind == "MemoryError":
+        forget_half_modules()
         return False, "out-of-memory", "the board has no memory left for the task"
     if kind == "SystemExit":
         code = error.value or 0
@@ -24,6 +25,13 @@ def failed(error, failure):
     # Where the agent called the task says nothing about the task.
     lines = [line for line in text.getvalue().split("\n") if line and "edgerm/" not in line]
     return False, failure, "\n".join(lines)
+
+
+def forget_half_modules():
+    """Let modules be imported again for which there was no memory when a task imported them; see `part`."""
+    for name in list(sys.modules):
+        if sys.modules.get(name) is None:
+            sys.modules.pop(name, None)
 
 
 def result(value):

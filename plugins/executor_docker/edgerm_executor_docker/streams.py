@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import anyio
 from anyio.abc import SocketStream
 
+from edgerm_core import unix
 from edgerm_executor_docker.http_reply import NotHttp, ReplyDecoder
 
 READ_BYTES: Final = 64 << 10
@@ -58,7 +59,7 @@ class EngineStream:
             return first
         while not self._decoder.ended:
             try:
-                data = await self._socket.receive(READ_BYTES)
+                data = await unix.receive(self._socket, READ_BYTES)
                 piece = self._decoder.feed(data)
             except anyio.EndOfStream:
                 if self._decoder.endless:
@@ -90,7 +91,7 @@ class EngineStream:
     async def close(self) -> None:
         """Hang up. Idempotent."""
         with anyio.CancelScope(shield=True):
-            await self._socket.aclose()
+            await unix.close(self._socket)
 
 
 async def open_stream(
@@ -126,7 +127,7 @@ async def open_stream(
         await socket.send("\r\n".join((*head, "", "")).encode("latin-1"))
         body = b""
         while not decoder.status:
-            body = decoder.feed(await socket.receive(READ_BYTES))
+            body = decoder.feed(await unix.receive(socket, READ_BYTES))
         if decoder.status >= 400:
             stream = EngineStream(socket, decoder, body)
             text = b""
@@ -134,11 +135,11 @@ async def open_stream(
                 text += piece
             raise EngineRefused(decoder.status, error_message(text))
     except (anyio.EndOfStream, anyio.BrokenResourceError, OSError, NotHttp) as error:
-        await socket.aclose()
+        await unix.close(socket)
         raise EngineGone(f"the engine at {path} broke off: {error}") from None
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await socket.aclose()
+            await unix.close(socket)
         raise
     return EngineStream(socket, decoder, body)
 

@@ -17,6 +17,7 @@ from anyio.abc import SocketStream
 
 import edgerm_core
 import edgerm_executor_process
+from edgerm_core import unix
 from edgerm_core.errors import ExecutorError
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class KeeperConnection:
     async def close(self) -> None:
         """Close it. Idempotent."""
         self._break()
-        await self._stream.aclose()
+        await unix.close(self._stream)
 
     async def _send(self, line: bytes) -> None:
         async with self._sending:
@@ -153,7 +154,7 @@ class KeeperConnection:
 
     async def _read_some(self) -> None:
         try:
-            self._received += await self._stream.receive(1 << 16)
+            self._received += await unix.receive(self._stream, 1 << 16)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             self._break()
             return
