@@ -52,8 +52,7 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         try:
-            # Its owner's alone: tasks of other users leave files here, and some of those are programs.
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            directory.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = open(directory / "agent.lock", "a", encoding="ascii")
         except OSError as error:
             raise StoreError(f"data directory {directory} cannot be used: {error}") from error
