@@ -27,7 +27,8 @@ class ProcessConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         state_dir: where the keeper has its socket and its log; empty: `executor-process` in the agent's
             data directory.
-        user: name of the user that tasks run as; empty: the agent's own. Needs an agent that is root.
+        user: name of the user that tasks run as; empty: the agent's own. Needs an agent that is root, and a
+            data directory that others may pass through (mode 0711).
         pids_limit_default: most processes and threads of a task whose options give no `pids_limit`.
         path: `PATH` of tasks whose environment has none.
     """
