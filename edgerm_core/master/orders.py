@@ -66,6 +66,7 @@ def resend_orders(state: MasterState, agent: AgentRecord, *, at_once: bool = Fal
             if task.kill_reason:
                 order_kill(state, agent, task)
             elif not task.confirmed or not task.status_seq:
+                # One that was confirmed and has no number is asked how it ended: `agents.missing`.
                 order_launch(state, agent, task)
             else:
                 agent.unconfirmed.discard(task_id)

@@ -24,7 +24,7 @@ def part(name):
     package = sys.modules["edgerm"]
     path = "edgerm." + name
     # An import for which there was no memory leaves an entry without a value, and the next one of that name
-    # crashes (MicroPython 1.28, mp_obj_new_module).
+    # crashes (MicroPython 1.29, mp_obj_new_module).
     sys.modules.pop(path, None)
     try:
         return __import__(path, None, None, ("*",))

@@ -31,18 +31,23 @@ def plan_of(*actions: AnyAction, faults_s: float = 60.0, offers: bool = False) -
     return Plan(1, faults_s, actions=(*begin, *actions))
 
 
+def begun(plan: Plan, seconds: float) -> Cluster:
+    """Start a cluster, with its story, and let it do for some seconds what the plan says."""
+    cluster = Cluster(plan, Story(keep=True))
+    cluster.master.start()
+    cluster.operator.dial()
+    for action in plan.actions:
+        cluster.world.at(action.at, lambda action=action: cluster._act(action))  # type: ignore[misc]
+    cluster.world.run_until(seconds)
+    return cluster
+
+
 @pytest.fixture
 def begin() -> Begin:
     """Start a cluster with a1, f1 and what is submitted, and let some seconds pass."""
 
     def begin(*specs: TaskSpec, seconds: float = 10.0, offers: bool = False) -> Cluster:
         submits = [SubmitTasks(2.0, "f1", spec.name, spec) for spec in specs]
-        cluster = Cluster(plan_of(*submits, offers=offers), Story(keep=True))
-        cluster.master.start()
-        cluster.operator.dial()
-        for action in cluster.plan.actions:
-            cluster.world.at(action.at, lambda action=action: cluster._act(action))  # type: ignore[misc]
-        cluster.world.run_until(seconds)
-        return cluster
+        return begun(plan_of(*submits, offers=offers), seconds)
 
     return begin

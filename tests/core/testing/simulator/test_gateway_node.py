@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from edgerm_core.gateway.records import CustodyTaken
@@ -15,14 +13,11 @@ from edgerm_core.testing.simulator.cluster import Cluster, run_plan
 from edgerm_core.testing.simulator.framework_node import FrameworkPlan
 from edgerm_core.testing.simulator.gateway_node import GatewayNode
 from edgerm_core.testing.simulator.network import DOWN, UP, LinkQuality
-from edgerm_core.testing.simulator.story import Story
 from edgerm_core.testing.simulator.world import Failure
 
-from .conftest import job
+from .conftest import Begin, begun, job
 
 SLEEPY = LinkQuality(0.1, 0.2, push=False, keepalive_s=None, max_frame_bytes=2048)
-
-Begin = Callable[..., Cluster]
 
 
 def plan_of(*actions: plans.AnyAction, link: LinkQuality | None = None, run_s: float = 20.0) -> plans.Plan:
@@ -43,13 +38,7 @@ def begin() -> Begin:
     """Start a cluster and let it live for some seconds."""
 
     def begin(*actions: plans.AnyAction, seconds: float, link: LinkQuality | None = None) -> Cluster:
-        cluster = Cluster(plan_of(*actions, link=link), Story())
-        cluster.master.start()
-        cluster.operator.dial()
-        for action in cluster.plan.actions:
-            cluster.world.at(action.at, lambda action=action: cluster._act(action))  # type: ignore[misc]
-        cluster.world.run_until(seconds)
-        return cluster
+        return begun(plan_of(*actions, link=link), seconds)
 
     return begin
 
