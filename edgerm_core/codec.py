@@ -16,7 +16,7 @@ import msgspec
 
 from edgerm_core.errors import DecodeError, EdgermError
 from edgerm_core.limits import MAX_BATCH_MESSAGES, MAX_MESSAGE_BYTES, MAX_NESTING
-from edgerm_core.messages import AnyMessage, Message
+from edgerm_core.messages import AnyMessage, Message, StatusUpdate
 
 _TAGS: Final[dict[type[Message], tuple[int, tuple[Any, ...]]]] = {}
 """Message type to its tag and its fields' default values (as builtins; `_REQUIRED` where none)."""
@@ -77,6 +77,18 @@ def encode(message: Message) -> bytes:
         end -= 1
     del parts[end + 1 :]
     return cbor2.dumps(parts)
+
+
+def encode_within(message: Message, max_bytes: int) -> bytes | None:
+    """Return one message as CBOR of at most `max_bytes`, or None if it does not fit.
+
+    A status update that does not fit goes without its result, and says so.
+    """
+    data = encode(message)
+    if len(data) > max_bytes and isinstance(message, StatusUpdate):
+        text = f"result or message dropped: {len(data)} bytes are more than this connection carries"
+        data = encode(msgspec.structs.replace(message, result=None, message=text))
+    return data if len(data) <= max_bytes else None
 
 
 def encode_batch(messages: Iterable[Message]) -> bytes:

@@ -8,20 +8,20 @@ from typing import Final
 
 import anyio
 import anyio.abc
-import msgspec
 
 from edgerm_core.agent.logs_service import LogsService
 from edgerm_core.agent.sandbox import Sandboxes
-from edgerm_core.codec import decode_batch, encode
+from edgerm_core.codec import decode_batch, encode_within
 from edgerm_core.errors import ConfigError, ConnectionClosed, DecodeError, EdgermError
 from edgerm_core.ids import SessionId
 from edgerm_core.interfaces import Connection, Transport
 from edgerm_core.limits import (
     GREETING_TIMEOUT_S,
     MAX_BATCH_MESSAGES,
+    MAX_MESSAGE_BYTES,
     SESSION_INBOX_FRAMES,
 )
-from edgerm_core.messages import AnyMessage, LogData, LogGet, Message, StatusUpdate
+from edgerm_core.messages import AnyMessage, LogData, LogGet, Message
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Link:
         on_sent: Callable[[SessionId], None],
     ) -> None:
         self.session = session
+        #: Of the connection, once it stands.
+        self.max_message_bytes = MAX_MESSAGE_BYTES
         self._transport = transport
         self._url = url
         self._sandboxes = sandboxes
@@ -122,6 +124,7 @@ class Link:
         return self._problem
 
     async def _serve(self, connection: Connection) -> None:
+        self.max_message_bytes = connection.max_message_bytes
         self._on_connected(self.session, connection.peer)
         try:
             async with anyio.create_task_group() as tasks:
@@ -189,13 +192,10 @@ def frames(messages: list[Message], max_bytes: int) -> list[bytes]:
     parts: list[bytes] = []
     size = 0
     for message in messages:
-        data = encode(message)
-        if len(data) > max_bytes and isinstance(message, StatusUpdate):
-            text = f"result or message dropped: {len(data)} bytes are more than this connection carries"
-            data = encode(msgspec.structs.replace(message, result=None, message=text))
-        if len(data) > max_bytes:
+        data = encode_within(message, max_bytes)
+        if data is None:
             log.error(
-                "a %s of %d bytes is too large for this connection", type(message).__name__, len(data)
+                "a %s is larger than the %d bytes of this connection", type(message).__name__, max_bytes
             )
             continue
         if parts and (size + len(data) > max_bytes or len(parts) >= MAX_BATCH_MESSAGES):

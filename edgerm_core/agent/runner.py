@@ -54,7 +54,12 @@ from edgerm_core.agents import AgentInfo, Fingerprint
 from edgerm_core.config import Config, default_data_dir
 from edgerm_core.errors import RefusedError
 from edgerm_core.ids import SessionId
-from edgerm_core.limits import HANDLE_BATCH_EVENTS, JOURNAL_SYNC_S, UPLINK_BACKLOG_MESSAGES
+from edgerm_core.limits import (
+    HANDLE_BATCH_EVENTS,
+    JOURNAL_SYNC_S,
+    MAX_MESSAGE_BYTES,
+    UPLINK_BACKLOG_MESSAGES,
+)
 from edgerm_core.messages import AnyMessage, BlobData, Failed, Message, Registered
 from edgerm_core.plugins import Plugins
 from edgerm_core.security import check_exposure
@@ -330,7 +335,8 @@ class _Runner:
     def _tell_gateway(self, gateway: GatewayRunner, event: events.Event) -> None:
         session = self._agent.session
         current = session.number if session.registered else None
-        gateway.uplink_is(current, self._agent.master_id, session.heartbeat_s)
+        max_bytes = MAX_MESSAGE_BYTES if self._link is None else self._link.max_message_bytes
+        gateway.uplink_is(current, self._agent.master_id, session.heartbeat_s, max_bytes)
         if isinstance(event, events.FrameReceived) and event.session == current:
             for message in event.messages:
                 gateway.on_message(message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from edgerm_core.ids import SessionId
+from edgerm_core.limits import MAX_MESSAGE_BYTES
 from edgerm_core.messages import AnyMessage, BlobData, Failed
 
 
@@ -29,10 +30,12 @@ class UplinkOpened(_Event, frozen=True):
     Attributes:
         master_id: whose books.
         heartbeat_s: how often the master wants to hear from the gateway.
+        max_message_bytes: largest message that can be sent to it.
     """
 
     master_id: str
     heartbeat_s: float
+    max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 class UplinkClosed(_Event, frozen=True):

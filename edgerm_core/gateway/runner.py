@@ -112,7 +112,9 @@ class GatewayRunner:
 
     # --- used by the agent's runner, never waits ----------------------------------------------
 
-    def uplink_is(self, session: SessionId | None, master_id: str, heartbeat_s: float) -> None:
+    def uplink_is(
+        self, session: SessionId | None, master_id: str, heartbeat_s: float, max_message_bytes: int
+    ) -> None:
         """Say in which session a master listens to the agent now; None: in none. Idempotent."""
         if session == self._session:
             return
@@ -120,7 +122,7 @@ class GatewayRunner:
             self._handle(events.UplinkClosed())
         self._session = session
         if session is not None:
-            self._handle(events.UplinkOpened(master_id, heartbeat_s))
+            self._handle(events.UplinkOpened(master_id, heartbeat_s, max_message_bytes))
 
     def on_message(self, message: AnyMessage) -> None:
         """Take a message of the master; one that is not for the gateway is ignored."""

@@ -64,9 +64,7 @@ from edgerm_core.ids import AgentId, SessionId, TaskId, check_name
 from edgerm_core.limits import (
     GREETING_TIMEOUT_S,
     LEASE_HEARTBEATS,
-    MAX_MESSAGE_BYTES,
     MAX_PASSING_UPDATES,
-    RELAY_ENVELOPE_BYTES,
 )
 from edgerm_core.messages import (
     Acknowledge,
@@ -89,9 +87,6 @@ from edgerm_core.messages import (
     negotiate,
 )
 from edgerm_core.tasks import Reason, TaskState
-
-MAX_RELAYED_BYTES: Final = MAX_MESSAGE_BYTES - RELAY_ENVELOPE_BYTES
-"""The largest message that fits into one of the gateway's own frames."""
 
 
 class _Device:
@@ -197,7 +192,7 @@ class Gateway:
                     self._drop(standin, "the master has other books than before")
                 self._unsynced.clear()
             self.turn.write(self.custody.clear(event.master_id))
-        self.uplink.opened(event.heartbeat_s)
+        self.uplink.opened(event.heartbeat_s, event.max_message_bytes)
 
     def _on_uplink_closed(self, event: events.UplinkClosed) -> None:
         if not self.uplink.is_open:
@@ -407,8 +402,8 @@ class Gateway:
             return RefusalCode.MALFORMED, str(error)
         if device.standin is not None and device.standin.id != info.id:
             return RefusalCode.UNEXPECTED, f"this connection has registered as {device.standin.id}"
-        if len(encode(register)) > MAX_RELAYED_BYTES:
-            return RefusalCode.LIMIT, f"a registration has at most {MAX_RELAYED_BYTES} bytes"
+        if len(encode(register)) > self.uplink.max_bytes:
+            return RefusalCode.LIMIT, f"a registration has at most {self.uplink.max_bytes} bytes"
         if info.id == self._own_id:
             text = f"{info.id} is the id of the gateway itself: was its data directory copied?"
             return RefusalCode.DUPLICATE_AGENT, text

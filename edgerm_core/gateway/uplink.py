@@ -9,10 +9,11 @@ A device that was heard and had nothing to relay is named in the next of the gat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from edgerm_core.codec import encode
+from edgerm_core.codec import encode, encode_within
 from edgerm_core.gateway.custody import Custody
 from edgerm_core.gateway.effects import SendUp
 from edgerm_core.gateway.standin import StandIn, Upstream
@@ -22,7 +23,9 @@ from edgerm_core.limits import (
     CUSTODY_FRAME_BYTES,
     MAX_BATCH_MESSAGES,
     MAX_HEARD_CHANNELS,
+    MAX_MESSAGE_BYTES,
     REGISTRATION_WINDOW,
+    RELAY_ENVELOPE_BYTES,
 )
 from edgerm_core.messages import Heartbeat, Message, RelayClose, Relayed, RelayOpen
 
@@ -43,6 +46,7 @@ class Uplink:
 
     Attributes:
         is_open: whether a master listens.
+        max_bytes: of a device's message that can be passed on; without a master, what the last one took.
     """
 
     def __init__(self, turn: Turn, custody: Custody, standins: Mapping[AgentId, StandIn]) -> None:
@@ -50,6 +54,7 @@ class Uplink:
         self._custody = custody
         self._standins = standins
         self.is_open = False
+        self.max_bytes = MAX_MESSAGE_BYTES - RELAY_ENVELOPE_BYTES
         self._closed_at: float | None = None
         self._heartbeat_s = 0.0
         self._last_channel = 0
@@ -63,9 +68,10 @@ class Uplink:
 
     # --- the session --------------------------------------------------------------------------
 
-    def opened(self, heartbeat_s: float) -> None:
+    def opened(self, heartbeat_s: float, max_message_bytes: int) -> None:
         """A master listens: hand over what is in custody, and register every device that is here."""
         self.is_open = True
+        self.max_bytes = max_message_bytes - RELAY_ENVELOPE_BYTES
         self._heartbeat_s = heartbeat_s
         self._turn.deadlines.set(HEARTBEAT, self._turn.now + heartbeat_s)
         for agent_id in self._custody.agents():
@@ -207,6 +213,14 @@ class Uplink:
 
     def _register(self, channel: int, standin: StandIn) -> None:
         register = standin.registration()
+        if len(encode(register)) > self.max_bytes:
+            self._turn.report(
+                f"device {standin.id} stays unknown to the master: its registration is larger than the "
+                f"{self.max_bytes} bytes that the connection to the master carries for it",
+                logging.ERROR,
+            )
+            self._close(channel, "its registration is too large for the gateway's connection")
+            return
         standin.told = register.info
         self._send(channel, [register])
 
@@ -228,9 +242,15 @@ class Uplink:
         self._heard.discard(channel)
         parts: list[bytes] = []
         size = 0
+        frame_bytes = min(CUSTODY_FRAME_BYTES, self.max_bytes)
         for message in messages:
-            data = encode(message)
-            if parts and (size + len(data) > CUSTODY_FRAME_BYTES or len(parts) >= MAX_BATCH_MESSAGES):
+            data = encode_within(message, self.max_bytes)
+            if data is None:
+                kind = type(message).__name__
+                text = f"a device's {kind} is larger than the connection to the master takes"
+                self._turn.report(text, logging.ERROR)
+                continue
+            if parts and (size + len(data) > frame_bytes or len(parts) >= MAX_BATCH_MESSAGES):
                 self._turn.emit(SendUp(Relayed(channel, b"".join(parts))))
                 parts, size = [], 0
             parts.append(data)

@@ -103,8 +103,10 @@ class GatewayBench:
 
     # --- the master ---------------------------------------------------------------------------
 
-    def open_uplink(self, master_id: str = "m", heartbeat_s: float = 10.0) -> None:
-        self.tell(events.UplinkOpened(master_id, heartbeat_s))
+    def open_uplink(
+        self, master_id: str = "m", heartbeat_s: float = 10.0, max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self.tell(events.UplinkOpened(master_id, heartbeat_s, max_message_bytes))
 
     def close_uplink(self) -> None:
         self.tell(events.UplinkClosed())

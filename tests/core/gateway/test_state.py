@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgerm_core.codec import decode_batch, encode
 from edgerm_core.gateway import effects, events
 from edgerm_core.ids import BlobId, FrameworkId, SessionId, TaskId, blob_id
 from edgerm_core.messages import (
@@ -22,6 +23,7 @@ from edgerm_core.messages import (
     Refused,
     Register,
     Registered,
+    Relayed,
     RelayOpen,
     StatusUpdate,
     Submit,
@@ -509,6 +511,44 @@ def test_where_custody_is_full_the_device_keeps_what_it_says() -> None:
     bench.say(session, StatusUpdate(TaskId(2), 1, 1, TaskState.FINISHED, result=b"x" * 60_000))
     bench.sync()
     assert bench.inbox(session, Acknowledge) == [Acknowledge(T1, 1, 2)]
+
+
+def test_custody_fits_into_the_connection_to_the_master(alone: GatewayBench) -> None:
+    """It may be CoAP, whose frames are smaller than what was taken meanwhile."""
+    session = alone.device(max_message_bytes=1 << 20)
+    for seq in range(1, 9):
+        alone.say(session, update(seq, result=b"r" * 400))
+    alone.say(session, update(9, TaskState.FINISHED, result=b"r" * 5000))
+    alone.sync()
+    alone.open_uplink(max_message_bytes=1024)
+    (channel,) = alone.take_in()
+    alone.master(channel, Registered(1, 10.0, 35.0, "m"))
+    frames = alone.take_up(Relayed)
+    assert max(len(encode(frame)) for frame in frames) <= 1024
+    said = [message for frame in frames for message in decode_batch(frame.data)]
+    assert [message.seq for message in said if isinstance(message, StatusUpdate)] == list(range(1, 10))
+    last = said[-1]
+    assert isinstance(last, StatusUpdate)
+    assert (last.state, last.result) == (TaskState.FINISHED, None)
+    assert "dropped" in last.message
+    alone.master(channel, Acknowledge(T1, 1, 9))
+    assert alone.gateway.custody.agents() == []
+
+
+def test_a_registration_that_the_connection_to_the_master_cannot_carry_keeps_nobody_else_out(
+    alone: GatewayBench,
+) -> None:
+    alone.device("large", attributes={"about": "x" * 1024})
+    alone.device("small")
+    alone.open_uplink(max_message_bytes=1024)
+    assert "large stays unknown" in str(alone.done[-1])
+    alone.closes()
+    (large, small) = alone.take_up(RelayOpen)
+    assert alone.relayed(large.channel) == []
+    assert isinstance(alone.relayed(small.channel)[0], Register)
+    refused = alone.closed[alone.device("larger", attributes={"about": "x" * 1024})].refused
+    assert refused is not None
+    assert refused.code == RefusalCode.LIMIT
 
 
 def test_another_masters_books_void_everything(alone: GatewayBench) -> None:
