@@ -361,7 +361,8 @@ async def test_a_gateways_heartbeat_names_who_it_has_heard(bench: Bench) -> None
     await gateway.send(Heartbeat((2, 99)))
     assert await gateway.until(HeartbeatAck) == HeartbeatAck()
     rows = await bench.agents()
-    assert rows["d1"]["last_heard_s"] >= 0.2 > rows["d2"]["last_heard_s"]
+    # Compared with each other: how long the question takes is nobody's promise.
+    assert rows["d1"]["last_heard_s"] > rows["d2"]["last_heard_s"] + 0.1
 
 
 async def test_only_an_agent_can_be_a_gateway_and_not_behind_another(bench: Bench) -> None:
