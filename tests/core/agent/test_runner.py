@@ -86,7 +86,8 @@ class Master:
         self.answers: Callable[[BlobGet], Message | None] = self.blob_data
         self.acknowledges = True
         self.refusal: Refused | None = None
-        self.registered_as = Registered(1, 10.0, 30.0, "m")
+        #: A long lease: this master answers no heartbeats.
+        self.registered_as = Registered(1, 10.0, 600.0, "m")
         self.deaf = False
         self.connection: Connection | None = None
         self._changed = anyio.Event()

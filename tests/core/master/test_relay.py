@@ -292,7 +292,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @asynccontextmanager
 async def running(tmp_path: Path) -> AsyncIterator[Bench]:
     url = f"memory://relay-{next(_names)}"
-    master = f'listen = {json.dumps([url])}\ndata_dir = "{tmp_path}"\nscheduler = "first-fit"'
+    # The agents of these tests send no heartbeats, however long the disk takes.
+    master = f'listen = {json.dumps([url])}\ndata_dir = "{tmp_path}"\nlease_grace_s = 600'
+    master += '\nscheduler = "first-fit"'
     config = parse_config(f"[plugins]\nenable = []\n[master]\n{master}\n")
     ready = anyio.Event()
     on_ready: Callable[[list[str]], None] = lambda _: ready.set()  # noqa: E731
