@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgerm_core.account import Account
@@ -57,6 +57,7 @@ def test_what_is_offered_is_not_there_any_more() -> None:
     assert not account.place(task_spec("cpus:1"), A1)
 
 
+@settings(max_examples=100, deadline=None)
 @given(
     wanted=st.lists(
         st.tuples(st.sampled_from(["", "cpus:1", "cpus:0.3", "cpus:2"]), st.sampled_from([A1, A2]))

@@ -95,7 +95,9 @@ def test_restarts_never_go_back_behind_what_was_recorded() -> None:
 
 
 def test_by_default_it_is_the_real_time() -> None:
+    before = time.time()
     clock = SteadyClock()
-    assert clock() == pytest.approx(time.time(), abs=5.0)
     first = clock()
+    # The machine's clock may be set by a little meanwhile.
+    assert before - 1 <= first <= time.time() + 1
     assert clock() >= first

@@ -335,7 +335,7 @@ def test_nothing_of_a_frame_with_one_bad_message_is_used() -> None:
 def test_a_hostile_frame_costs_bounded_time_and_memory(data: bytes) -> None:
     """A list costs Python some 64 bytes, so a frame of a million empty ones is the worst case."""
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         check_outcome(data)
         peak = tracemalloc.get_traced_memory()[1]
@@ -343,4 +343,4 @@ def test_a_hostile_frame_costs_bounded_time_and_memory(data: bytes) -> None:
         tracemalloc.stop()
     assert peak < 100 * MIB
     # Far above what it takes: the bound is against growth that is not linear in the bytes.
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20

@@ -112,17 +112,37 @@ def test_factory_that_ends_the_process_or_says_what_is_missing_is_named() -> Non
         found.create("executor", "says")
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+class Hang(threading.Event):
     """What waits for this event hangs, until the test is over."""
-    over = threading.Event()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: set[threading.Thread] = set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waiting.add(threading.current_thread())
+        return super().wait(timeout)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
+    """The limits are short, for what hangs; a thread that is only slow to begin is waited for."""
+    over = Hang()
+
+    class Thread(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            while self.is_alive() and self not in over.waiting:
+                super().join(0.001)
+            super().join(timeout)
+
+    monkeypatch.setattr(plugins, "threading", types.SimpleNamespace(Thread=Thread))
     monkeypatch.setattr(plugins, "LOAD_TIMEOUT_S", 0.05)
     monkeypatch.setattr(plugins, "CREATE_TIMEOUT_S", 0.05)
     yield over
     over.set()
 
 
-def test_what_hangs_is_given_up_on_and_named(impatient: threading.Event) -> None:
+def test_what_hangs_is_given_up_on_and_named(impatient: Hang) -> None:
     def hang(*_: object) -> list[Any]:
         impatient.wait(30)
         return []
@@ -322,7 +342,7 @@ def test_plugin_that_cannot_be_imported_or_is_not_there_is_broken(monkeypatch: p
 
 
 def test_plugin_whose_import_hangs_or_ends_the_process_is_broken(
-    monkeypatch: pytest.MonkeyPatch, impatient: threading.Event
+    monkeypatch: pytest.MonkeyPatch, impatient: Hang
 ) -> None:
     class Hanging(Entry):
         def load(self) -> types.ModuleType:
@@ -368,7 +388,7 @@ def test_who_needs_one_thing_loads_likely_plugins_until_it_is_there(
     needed: tuple[str, str],
     loaded_names: list[str],
     monkeypatch: pytest.MonkeyPatch,
-    impatient: threading.Event,
+    impatient: Hang,
 ) -> None:
     monkeypatch.setattr(plugins, "GUESS_TIMEOUT_S", 0.05)
     monkeypatch.setitem(KNOWN, ("transport", "drf"), "edgerm-known")
@@ -394,7 +414,7 @@ def test_who_needs_one_thing_loads_likely_plugins_until_it_is_there(
 
 
 def test_only_what_is_likely_is_waited_for_as_long_as_a_daemon_would(
-    monkeypatch: pytest.MonkeyPatch, impatient: threading.Event
+    monkeypatch: pytest.MonkeyPatch, impatient: Hang
 ) -> None:
     monkeypatch.setattr(plugins, "GUESS_TIMEOUT_S", 0.01)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgerm_core.agent.backoff import reconnect_delay_s
@@ -13,6 +13,7 @@ def test_the_bound_doubles_until_the_limit() -> None:
     assert bounds[-1] == RECONNECT_MAX_S
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.integers(1, 10**9), st.floats(0, 1, exclude_max=True))
 def test_the_delay_is_anywhere_below_the_bound(failures: int, jitter: float) -> None:
     assert 0 <= reconnect_delay_s(failures, jitter) <= RECONNECT_MAX_S

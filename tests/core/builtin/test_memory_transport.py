@@ -96,7 +96,7 @@ async def test_a_connection_that_ended_makes_room_for_another(monkeypatch: pytes
         with pytest.raises(ConnectionClosed):
             await connection.receive()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(listener.serve, until_the_end)
             for _ in range(3):

@@ -175,17 +175,19 @@ def test_bug_is_one_sentence_and_with_debug_a_traceback(
 
 def test_reader_that_has_enough_ends_it_quietly() -> None:
     """`edgerm plugins | head`: no traceback and no word about it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgerm_core.cli.main", "plugins", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    errors = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(60) == 1
-    assert "Traceback" not in errors
-    assert "BrokenPipe" not in errors
+    reader, writer = os.pipe()
+    os.close(reader)  # Before it begins: it must not be through by then.
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgerm_core.cli.main", "plugins", "--json"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

@@ -47,7 +47,7 @@ from edgerm_core.tasks import TaskSpec, TaskState
 
 M = TypeVar("M", bound=Message)
 HELLO = process("echo", "hello")
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class PeerScript:
@@ -274,7 +274,7 @@ async def connected(master: ScriptedMaster, **options: Any) -> AsyncIterator[tup
     async def accept() -> None:
         peers.append(await master.accept_framework())
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(3 * WAIT_S):
         async with anyio.create_task_group() as group:
             group.start_soon(accept)
             async with connect_framework(master.url, plugins=master.plugins, **options) as framework:
@@ -298,7 +298,7 @@ class Doing:
             self.done.set()
 
     async def value(self) -> Any:
-        with anyio.fail_after(10):
+        with anyio.fail_after(WAIT_S):
             await self.done.wait()
         if self.error is not None:
             raise self.error
@@ -311,7 +311,7 @@ async def doing(call: Callable[[], Awaitable[Any]]) -> AsyncIterator[Doing]:
     async with anyio.create_task_group() as group:
         group.start_soon(made.run, call)
         yield made
-        with anyio.fail_after(10):
+        with anyio.fail_after(WAIT_S):
             await made.done.wait()
 
 

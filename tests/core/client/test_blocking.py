@@ -11,7 +11,7 @@ from edgerm_core.errors import SpecError, TransportError
 from edgerm_core.ids import TaskId
 from edgerm_core.messages import TaskUpdate
 from edgerm_core.tasks import TaskSpec, TaskState
-from tests.core.client.conftest import AutoMaster
+from tests.core.client.conftest import WAIT_S, AutoMaster
 
 
 def by_command(spec: TaskSpec) -> TaskUpdate | None:
@@ -28,12 +28,12 @@ def test_tasks_are_submitted_waited_for_and_killed() -> None:
     master = AutoMaster(by_command)
     with blocking.connect_framework(master.url, plugins=master.plugins, insecure=True) as framework:
         good, bad = framework.submit_many([process("true"), process("false")])
-        assert good.result(timeout_s=5) == b"yes"
+        assert good.result(timeout_s=WAIT_S) == b"yes"
         assert good.wait().state is TaskState.FINISHED
         with pytest.raises(TaskFailed, match="exited with code 1"):
-            bad.result(timeout_s=5)
+            bad.result(timeout_s=WAIT_S)
         endless = framework.submit(process("sleep"), cpus=0.1)
-        assert endless.wait_running(timeout_s=5).agent_id == "a1"
+        assert endless.wait_running(timeout_s=WAIT_S).agent_id == "a1"
         with pytest.raises(TimeoutError):
             endless.wait(timeout_s=0.02)
         assert [t.id for t in framework.tasks()] == [endless.id]
@@ -51,7 +51,7 @@ def test_many_threads_may_share_a_framework() -> None:
         ThreadPoolExecutor(8) as threads,
     ):
         results = threads.map(
-            lambda n: framework.submit(process("true", str(n))).result(timeout_s=10), range(100)
+            lambda n: framework.submit(process("true", str(n))).result(timeout_s=WAIT_S), range(100)
         )
         assert list(results) == [b"yes"] * 100
 

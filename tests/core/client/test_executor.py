@@ -14,7 +14,7 @@ from edgerm_core.errors import SpecError
 from edgerm_core.ids import TaskId, blob_id
 from edgerm_core.messages import TaskUpdate
 from edgerm_core.tasks import TaskSpec, TaskState
-from tests.core.client.conftest import AutoMaster
+from tests.core.client.conftest import WAIT_S, AutoMaster
 
 MODULE = b"\0asm\1\0\0\0"
 
@@ -89,7 +89,7 @@ def test_no_more_than_allowed_run_at_the_same_time() -> None:
             late.result(timeout=0.1)
         for future in waiting:
             future.cancel()
-        late.result(timeout=5).cancel()
+        late.result(timeout=WAIT_S).cancel()
     assert master.most_live <= 3
 
 
@@ -97,10 +97,10 @@ def test_cancelling_kills_the_task() -> None:
     master = AutoMaster(run)
     with executor(master) as pool:
         future = pool.submit(99)
-        assert pool.submit(3).result(timeout=5) == 9  # So that the one before is submitted too.
+        assert pool.submit(3).result(timeout=WAIT_S) == 9  # So that the one before is submitted too.
         assert future.cancel()
         with pytest.raises(CancelledError):
-            future.result(timeout=5)
+            future.result(timeout=WAIT_S)
     assert len(master.killed) == 1
     assert master.live == 0
 
@@ -111,7 +111,7 @@ def test_an_exception_in_the_block_kills_what_has_not_ended() -> None:
     def work() -> None:
         with executor(master) as pool:
             pool.submit(99)
-            pool.submit(2).result(timeout=5)
+            pool.submit(2).result(timeout=WAIT_S)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -124,7 +124,7 @@ def test_futures_work_with_the_standard_library() -> None:
     master = AutoMaster(run)
     with executor(master) as pool:
         futures = {pool.submit(n): n for n in range(12)}
-        for future in as_completed(futures, timeout=10):
+        for future in as_completed(futures, timeout=WAIT_S):
             assert future.result() == futures[future] ** 2
 
 
@@ -153,7 +153,7 @@ def test_wrong_use_is_named() -> None:
         from_callback: list[BaseException | None] = []
         first = pool.submit(99)
         first.add_done_callback(lambda _: from_callback.append(_error(lambda: pool.submit(1))))
-        pool.submit(1).result(timeout=5)
+        pool.submit(1).result(timeout=WAIT_S)
         pool._portal.call(first.cancel)
         assert isinstance(from_callback[0], RuntimeError)
     with pytest.raises(RuntimeError, match="shut down"):

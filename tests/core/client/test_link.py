@@ -24,7 +24,7 @@ from edgerm_core.messages import (
     TaskAcknowledge,
     Unsubscribe,
 )
-from tests.core.client.conftest import PeerScript, doing
+from tests.core.client.conftest import WAIT_S, PeerScript, doing
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def linked(
     async def run() -> None:
         ends.append(await made.run([]))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(WAIT_S):
         async with anyio.create_task_group() as group:
             group.start_soon(run)
             yield made, PeerScript(other), heard, ends

@@ -10,7 +10,15 @@ from edgerm_core.client import logs as logs_module
 from edgerm_core.client.mailbox import MAILBOX_BYTES
 from edgerm_core.messages import LogData, LogGet, LogStream, Message, Reconcile
 from edgerm_core.tasks import TaskState
-from tests.core.client.conftest import PeerScript, ScriptedMaster, connected, doing, submit_one, update
+from tests.core.client.conftest import (
+    WAIT_S,
+    PeerScript,
+    ScriptedMaster,
+    connected,
+    doing,
+    submit_one,
+    update,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -229,7 +237,7 @@ async def test_a_reader_slower_than_the_log_asks_again_instead_of_filling_memory
 async def made_sure_received(peer: PeerScript) -> None:
     """Wait until the client has taken everything off the connection."""
     outward = peer._connection._outward  # type: ignore[attr-defined]
-    with anyio.fail_after(10):
+    with anyio.fail_after(WAIT_S):
         while outward.messages:
             await outward.wait()
     await anyio.wait_all_tasks_blocked()

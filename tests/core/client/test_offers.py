@@ -26,7 +26,7 @@ from edgerm_core.messages import (
 from edgerm_core.offers import Offer
 from edgerm_core.resources import Resources
 from edgerm_core.tasks import TaskState
-from tests.core.client.conftest import HELLO, ScriptedMaster, connected, doing
+from tests.core.client.conftest import HELLO, WAIT_S, ScriptedMaster, connected, doing
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ def offer(offer_id: int, agent: str = "a1") -> Offer:
 
 async def take(framework: Any, count: int) -> list[HeldOffer]:
     found: list[HeldOffer] = []
-    with anyio.fail_after(5):
+    with anyio.fail_after(WAIT_S):
         async for held in framework.offers():
             found.append(held)
             if len(found) == count:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,26 +65,30 @@ def test_the_url_comes_from_the_argument_then_the_environment(monkeypatch: pytes
 
 @pytest.mark.anyio
 async def test_a_dead_connection_is_dropped_and_the_request_sent_again(
-    master: ScriptedMaster, monkeypatch: pytest.MonkeyPatch
+    master: ScriptedMaster, monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr(link_module, "REQUEST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(link_module, "REQUEST_TIMEOUT_S", 8.0)
     async with connected(master) as (framework, peer), doing(lambda: framework.submit(HELLO)) as call:
         for _ in range(REQUEST_ATTEMPTS - 1):
             await peer.expect(Submit)
+            pass_time(8.0)
             peer = await master.accept_framework()
         await peer.expect(Submit)
+        pass_time(8.0)
         with pytest.raises(TransportError, match="did not answer Submit"):
             await call.value()
 
 
 @pytest.mark.anyio
 async def test_a_living_master_that_leaves_one_request_unanswered_keeps_its_connection(
-    master: ScriptedMaster, monkeypatch: pytest.MonkeyPatch
+    master: ScriptedMaster, monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr(link_module, "REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(link_module, "REQUEST_TIMEOUT_S", 8.0)
     async with connected(master) as (framework, peer), doing(lambda: framework.submit(HELLO)) as call:
         await peer.expect(Submit)
         await peer.send(TaskUpdate(TaskId(99), 1, TaskState.RUNNING))
+        await anyio.wait_all_tasks_blocked()  # It has come.
+        pass_time(8.0)
         with pytest.raises(TransportError, match="did not answer Submit"):
             await call.value()
         await peer.expect_nothing()

@@ -109,6 +109,8 @@ class Site:
             data_dir = "{self.directory / "master"}"
             scheduler = "first-fit"
             heartbeat_s = 0.2
+            # The devices of these tests send no heartbeats, however long the disk takes.
+            lease_grace_s = 600
             [agent]
             masters = [{json.dumps(self.master_url)}]
             data_dir = "{self.directory / "agent"}"

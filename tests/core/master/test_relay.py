@@ -292,7 +292,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @asynccontextmanager
 async def running(tmp_path: Path) -> AsyncIterator[Bench]:
     url = f"memory://relay-{next(_names)}"
-    master = f'listen = {json.dumps([url])}\ndata_dir = "{tmp_path}"\nscheduler = "first-fit"'
+    # The agents of these tests send no heartbeats, however long the disk takes.
+    master = f'listen = {json.dumps([url])}\ndata_dir = "{tmp_path}"\nlease_grace_s = 600'
+    master += '\nscheduler = "first-fit"'
     config = parse_config(f"[plugins]\nenable = []\n[master]\n{master}\n")
     ready = anyio.Event()
     on_ready: Callable[[list[str]], None] = lambda _: ready.set()  # noqa: E731
@@ -361,7 +363,8 @@ async def test_a_gateways_heartbeat_names_who_it_has_heard(bench: Bench) -> None
     await gateway.send(Heartbeat((2, 99)))
     assert await gateway.until(HeartbeatAck) == HeartbeatAck()
     rows = await bench.agents()
-    assert rows["d1"]["last_heard_s"] >= 0.2 > rows["d2"]["last_heard_s"]
+    # Compared with each other: how long the question takes is nobody's promise.
+    assert rows["d1"]["last_heard_s"] > rows["d2"]["last_heard_s"] + 0.1
 
 
 async def test_only_an_agent_can_be_a_gateway_and_not_behind_another(bench: Bench) -> None:
