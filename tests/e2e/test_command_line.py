@@ -148,7 +148,7 @@ def test_listings_are_json_for_machines_and_tables_for_people(site: Cluster) -> 
 
     def all_is_well() -> bool:
         checks = {row["name"]: row["status"] for row in site.rows("doctor")}
-        return checks["executor-wasm"] == checks["master"] == "ok"
+        return bool(checks["executor-wasm"] == checks["master"] == "ok")
 
     site.wait("the doctor finds a master, which it gives 2 s to answer", all_is_well)
     for listing in ("agents", "frameworks", "ps", "plugins", "doctor"):

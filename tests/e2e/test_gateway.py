@@ -41,16 +41,16 @@ class Cable:
         self.url = f"ws://127.0.0.1:{self._server.getsockname()[1]}"
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._whole = True
+        self._is_cut = threading.Event()
         self._begin(self._accept)
 
     def cut(self) -> None:
-        self._whole = False
+        self._is_cut.set()
         for end in self._open:
             hang_up(end)
 
     def mend(self) -> None:
-        self._whole = True
+        self._is_cut.clear()
 
     def close(self) -> None:
         self.cut()
@@ -73,14 +73,14 @@ class Cable:
                 return
             self._open.append(near)
             try:
-                if not self._whole:
+                if self._is_cut.is_set():
                     raise ConnectionError
                 far = socket.create_connection(self._target)
             except OSError:
                 hang_up(near)
                 continue
             self._open.append(far)
-            if not self._whole:  # It was cut meanwhile.
+            if self._is_cut.is_set():  # Meanwhile.
                 hang_up(near)
                 hang_up(far)
             self._begin(self._carry, near, far)

@@ -297,7 +297,7 @@ def sleeper_takes_s(cluster: NetworkCluster, name: str) -> float:
     def asleep() -> bool:
         nonlocal asked_at, silent_s
         asked_at, silent_s = time.time(), cluster.agent("sleeper")["last_heard_s"]
-        return silent_s > SLEEP_S / 4
+        return bool(silent_s > SLEEP_S / 4)
 
     cluster.wait("the device sleeps", asleep, 4 * SLEEP_S)
     cluster.submit(name, "sleeper")
