@@ -196,7 +196,9 @@ class Watch:
         placed: tuple[str, int] = ("", 0)
         state = TaskState.PENDING
         async for update in task.changes():
-            if update.agent_id and update.state.on_agent and (update.agent_id, update.attempt) != placed:
+            # Also where the end is all that has come: who was held up learns only how a task stands now.
+            was_there = update.state.on_agent or update.state.terminal
+            if update.agent_id and was_there and (update.agent_id, update.attempt) != placed:
                 placed = (update.agent_id, update.attempt)
                 again = f" (attempt {update.attempt})" if update.attempt > 1 else ""
                 note(f"{label} placed on {update.agent_name or update.agent_id}{again}")

@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 CONFIG = """\
 [master]
 heartbeat_s = 0.5
-lease_grace_s = 1.0
+lease_grace_s = 8.5
 recovery_grace_s = 20.0
 """
-"""Quick, so that tests need not wait; the recovery grace is long, so that a slow machine is no outage."""
+"""Quick, so that tests need not wait; leases and the recovery grace are long, so that a slow machine is no
+outage: a lease is 10 s."""
 
 EDGERM = (sys.executable, "-m", "edgerm_core.cli.main")
 """The command line, of these sources."""
@@ -36,8 +37,14 @@ being restarted, and below those that agents give to tasks."""
 
 PORT_TRIES = 100
 
+UNREACHED = 3
+"""Exit code of commands that no master has answered in time."""
+
 POLL_S = 0.1
-STOP_S = 20.0
+STOP_S = 30.0
+
+GONE_S = 30.0
+"""For processes to end whose daemons or tasks have ended."""
 
 directories: list[Path] = []
 """Of every cluster that this process has had; see `left_behind`."""
@@ -184,8 +191,18 @@ class Cluster:
         return done
 
     def rows(self, *arguments: str) -> list[dict[str, Any]]:
-        """Return the rows of a listing."""
-        rows: list[dict[str, Any]] = json.loads(self.edgerm(*arguments, "--json").stdout)
+        """Return the rows of a listing.
+
+        It only looks, and its patience is a person's: a master that is just being held up is asked again.
+        """
+        end = time.monotonic() + WAIT_S
+        while True:
+            done = self.edgerm(*arguments, "--json", check=False)
+            if done.returncode != UNREACHED or time.monotonic() >= end:
+                break
+            time.sleep(POLL_S)
+        assert done.returncode == 0, (arguments, done.returncode, done.stdout, done.stderr)
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
         return rows
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -205,14 +222,22 @@ class Cluster:
         end = time.monotonic() + wait_s
         while not done():
             if time.monotonic() >= end:
-                logs = "".join(f"\n--- {p.name}\n{p.read_text()}" for p in self.directory.glob("*.log"))
+                names = sorted(path.stem for path in self.directory.glob("*.log"))
+                logs = "".join(f"\n--- {name}.log\n{self.log(name)}" for name in names)
                 raise AssertionError(f"{what}: not within {wait_s:g} s{logs}")
             time.sleep(POLL_S)
 
     def wait_for(self, name: str, *states: str) -> dict[str, Any]:
-        """Wait until the task of that name is in one of the states; return its row."""
-        self.wait(f"{name} is {states}", lambda: self.task(name).get("state") in states)
-        return self.task(name)
+        """Wait until the task of that name is in one of the states; return its row as it was then."""
+        row: dict[str, Any] = {}
+
+        def reached() -> bool:
+            nonlocal row
+            row = self.task(name)
+            return row.get("state") in states
+
+        self.wait(f"{name} is {states}", reached)
+        return row
 
 
 @contextlib.contextmanager
@@ -240,7 +265,7 @@ def ending(cluster: AnyCluster) -> Iterator[AnyCluster]:
             cluster.end_tasks()
         finally:
             cluster.stop_all()
-            left = gone_after(5.0, lambda: processes_of(directory, but="edgerm_executor_process.keeper"))
+            left = gone_after(GONE_S, lambda: processes_of(directory, but="edgerm_executor_process.keeper"))
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import pytest
 
 from edgerm_core.testing.processes import Cluster, cluster_in, gone_after, left_behind
 
-KEEPERS_END_S = 20.0
+KEEPERS_END_S = 60.0
 """Keepers stay for some seconds after their last task, in case their agent comes back."""
 
 

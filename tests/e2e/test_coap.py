@@ -66,7 +66,7 @@ def test_frameworks_on_websocket_and_coap_at_once(cluster: Cluster) -> None:
 
     async def main() -> dict[str, int]:
         done: dict[str, int] = {}
-        with anyio.fail_after(90):
+        with anyio.fail_after(150):
             async with anyio.create_task_group() as group:
                 for scheme in SCHEMES:
                     group.start_soon(submit, scheme, done)
@@ -87,6 +87,5 @@ def test_agents_come_back_to_a_master_that_was_killed(cluster: Cluster) -> None:
     cluster.kill("master")
     cluster.start_master()
     wait_for_agents(cluster)
-    rows = {row["name"]: row for row in cluster.tasks()}
     for scheme in SCHEMES:
-        assert (rows[plain(scheme)]["state"], rows[plain(scheme)]["attempt"]) == ("RUNNING", 1)
+        assert cluster.wait_for(plain(scheme), "RUNNING")["attempt"] == 1

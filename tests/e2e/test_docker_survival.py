@@ -38,10 +38,16 @@ def site_on(engine: Engine, directory: Path, ports: str = "31520-31529", more: s
 
 
 @pytest.fixture(scope="module")
-def shared_engine() -> Iterator[DockerEngine]:
-    """For tests that leave the engine alone."""
+def one_engine() -> Iterator[DockerEngine]:
     with running(DockerEngine) as engine:
         yield engine
+
+
+@pytest.fixture
+def shared_engine(one_engine: DockerEngine) -> Iterator[DockerEngine]:
+    """For tests that leave the engine alone; each finds it without containers."""
+    yield one_engine
+    one_engine.remove_all()
 
 
 def start(cluster: Cluster, name: str, *arguments: str) -> None:
@@ -152,7 +158,8 @@ def test_two_agents_on_one_engine_leave_each_others_containers_alone(
         cluster.start_agent("b", "--executor", "docker")
         cluster.kill("b")
         cluster.start_agent("b", "--executor", "docker")
-        assert cluster.task("svc")["state"] == "RUNNING"
+        row = cluster.wait_for("svc", "RUNNING")
+        assert (row["attempt"], row["restarts"]) == (1, 0)
         assert only_container(shared_engine)["State"]["Running"]
         end_counting(cluster)
         assert cluster.wait_for("svc", "FAILED")["exit_code"] == 7
@@ -193,7 +200,7 @@ def test_a_task_that_ends_while_its_engine_is_dead_is_reported_when_it_is_back(t
         pid = only_container(engine)["State"]["Pid"]
         engine.kill()
         end_counting(cluster)
-        cluster.wait("it has ended", lambda: not Path(f"/proc/{pid}/cwd").exists())
+        cluster.wait("it has ended", lambda: has_ended(pid))
         engine.start()
         row = cluster.wait_for("svc", "FAILED")
         assert (row["exit_code"], row["attempt"], row["restarts"]) == (7, 1, 0)
@@ -209,8 +216,8 @@ def test_what_an_engine_ended_when_it_was_restarted_runs_again(tmp_path: Path) -
         cluster.wait_for("svc", "RUNNING")
         cluster.wait_for("job", "RUNNING")
         engine.restart()
-        cluster.wait("the service has been started again", lambda: cluster.task("svc")["restarts"] == 1)
-        cluster.wait("the job has been placed again", lambda: cluster.task("job")["attempt"] == 2)
+        cluster.wait("the service has been started again", lambda: cluster.task("svc")["restarts"] >= 1)
+        cluster.wait("the job has been placed again", lambda: cluster.task("job")["attempt"] >= 2)
         assert cluster.wait_for("svc", "RUNNING")["attempt"] == 1
         cluster.wait_for("job", "RUNNING")
         story = {line["reason"]: line["message"] for line in cluster.rows("story", "job")}
@@ -231,14 +238,20 @@ def test_an_engine_that_stays_away_loses_its_tasks_and_no_run_of_them_goes_on_wh
         start(cluster, "svc", "--image", IMAGE, "--", "sleep", "600")
         cluster.wait_for("svc", "RUNNING")
         before = only_container(engine)
+        pid = before["State"]["Pid"]
         engine.kill()
         cluster.wait_for("svc", "PENDING")
-        assert Path(f"/proc/{before['State']['Pid']}").exists(), "with live-restore it runs on"
+        assert not has_ended(pid), "with live-restore it runs on"
         engine.start()
         assert cluster.wait_for("svc", "RUNNING")["attempt"] > 1
         cluster.wait("the first run is gone", lambda: len(engine.containers()) == 1)
         assert only_container(engine)["Id"] != before["Id"]
-        assert not Path(f"/proc/{before['State']['Pid']}").exists()
+        cluster.wait("its process is gone", lambda: has_ended(pid))
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended: one that only waits to be reaped has no directory any more."""
+    return not Path(f"/proc/{pid}/cwd").exists()
 
 
 def docker_of(cluster: Cluster) -> dict[str, Any]:
@@ -326,4 +339,4 @@ def test_a_container_may_listen_on_a_low_port_with_podman_too(tmp_path: Path) ->
         serve = "mkdir -p /tmp/www; echo served > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
         start(cluster, "web", "--port", "80", "--image", IMAGE, "--", "sh", "-c", serve)
         (port,) = cluster.wait_for("web", "RUNNING", "FAILED")["resources"]["ports"]
-        cluster.wait("it is served", lambda: page(int(port)) == "served\n", 20)
+        cluster.wait("it is served", lambda: page(int(port)) == "served\n")

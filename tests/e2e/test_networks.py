@@ -28,6 +28,9 @@ WS_PORT, COAP_PORT, LOCAL_PORT = 7070, 5683, 7071
 SLEEP_S = 12.0
 """How long the sleepy device sleeps between two polls; test_sleepers.py has a minute."""
 
+PATIENCE_S = 150.0
+"""For tasks on a bad network: whose packets get lost several times in a row waits for long."""
+
 TASKS = 4
 """Started at once on each agent, in each situation."""
 
@@ -61,7 +64,7 @@ class Network:
 
     def run(self, namespace: str, *command: str) -> str:
         done = subprocess.run(
-            [*self.enter(namespace), *command], capture_output=True, text=True, timeout=20, check=False
+            [*self.enter(namespace), *command], capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
@@ -128,8 +131,10 @@ class Network:
         """Lose one packet in so many, both ways."""
         drop = ("numgen", "random", "mod", str(one_in), "==", "0", "drop")
         self.run(self.router, "nft", "add", "rule", "ip", "lose", "forward", *drop)
-        yield
-        self.run(self.router, "nft", "flush", "chain", "ip", "lose", "forward")
+        try:
+            yield
+        finally:
+            self.run(self.router, "nft", "flush", "chain", "ip", "lose", "forward")
 
     @contextlib.contextmanager
     def crawling(self, rate: str) -> Iterator[None]:
@@ -137,9 +142,11 @@ class Network:
         shape = ("root", "tbf", "rate", rate, "burst", "1600", "latency", "5s")
         for device in ("out", "in"):
             self.run(self.router, "tc", "qdisc", "add", "dev", device, *shape)
-        yield
-        for device in ("out", "in"):
-            self.run(self.router, "tc", "qdisc", "delete", "dev", device, "root")
+        try:
+            yield
+        finally:
+            for device in ("out", "in"):
+                self.run(self.router, "tc", "qdisc", "delete", "dev", device, "root")
 
     def counted(self) -> dict[str, int]:
         """Return the bytes of IP packets so far, both ways, by transport."""
@@ -196,6 +203,10 @@ class NetworkCluster(Cluster):
     def connected(self, name: str) -> bool:
         return self.agent(name).get("connected") is True
 
+    def registrations(self, name: str) -> int:
+        """Return how often the agent has registered, by its log."""
+        return self.log(name).count("registered with")
+
 
 def missing() -> str:
     """Return what this machine lacks for these tests; empty: nothing."""
@@ -223,6 +234,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkCluster
             cluster.add_agent("sleeper", "coap", SLEEPER_CONFIG, "--attribute", "link.class=constrained")
             for name in ("on-ws", "on-coap", "sleeper"):
                 cluster.wait(f"{name} is there", lambda name=name: cluster.connected(name))  # type: ignore[misc]
+                cluster.wait(f"{name} knows", lambda name=name: cluster.registrations(name) == 1)  # type: ignore[misc]
             yield cluster
     finally:
         network.remove()
@@ -235,7 +247,9 @@ def situation(cluster: NetworkCluster, name: str) -> Iterator[None]:
     cluster.submit(name, "on-coap")
     cluster.submit(name, "on-ws")
     yield
-    cluster.wait(f"all tasks of {name} have finished", lambda: cluster.finished(name) == 2 * TASKS)
+    cluster.wait(
+        f"all tasks of {name} have finished", lambda: cluster.finished(name) == 2 * TASKS, PATIENCE_S
+    )
     took_s = time.monotonic() - began
     after = cluster.network.counted()
     used = ", ".join(f"{key} {after[key] - before[key]}" for key in sorted(after))
@@ -250,20 +264,20 @@ def test_behind_a_nat(cluster: NetworkCluster) -> None:
 
 
 def test_the_nat_forgets_and_gets_another_address(cluster: NetworkCluster) -> None:
-    lines = len(cluster.log("on-coap").splitlines())
+    before = cluster.registrations("on-coap")
     cluster.network.move_router(ROUTER, OTHER_ROUTER)
     with situation(cluster, "rebinding"):
         pass
     # WebSocket dials again; on CoAP the session goes on.
-    assert len(cluster.log("on-coap").splitlines()) == lines, cluster.log("on-coap")
+    assert cluster.registrations("on-coap") == before, cluster.log("on-coap")
 
 
 def test_the_agent_gets_another_address(cluster: NetworkCluster) -> None:
-    lines = len(cluster.log("on-coap").splitlines())
+    before = cluster.registrations("on-coap")
     cluster.network.move_agent(AGENT, OTHER_AGENT)
     with situation(cluster, "moving"):
         pass
-    assert len(cluster.log("on-coap").splitlines()) == lines, cluster.log("on-coap")
+    assert cluster.registrations("on-coap") == before, cluster.log("on-coap")
 
 
 def test_one_packet_in_ten_gets_lost(cluster: NetworkCluster) -> None:
@@ -277,22 +291,32 @@ def test_a_link_of_20_kbit_per_second(cluster: NetworkCluster) -> None:
 
 
 def sleeper_takes_s(cluster: NetworkCluster, name: str) -> float:
-    """Submit tasks to the sleepy device; return how long it took until they had finished."""
-    began = time.monotonic()
+    """Submit tasks to the sleepy device; return how long it had been silent when they came about there."""
+    asked_at, silent_s = 0.0, 0.0
+
+    def asleep() -> bool:
+        nonlocal asked_at, silent_s
+        asked_at, silent_s = time.time(), cluster.agent("sleeper")["last_heard_s"]
+        return bool(silent_s > SLEEP_S / 4)
+
+    cluster.wait("the device sleeps", asleep, 4 * SLEEP_S)
     cluster.submit(name, "sleeper")
     cluster.wait(
         f"all tasks of {name} have finished",
         lambda: cluster.finished(f"{name}-sleeper") == TASKS,
-        4 * SLEEP_S,
+        PATIENCE_S,
     )
-    took_s = time.monotonic() - began
     cluster.check_starts(f"{name}-sleeper")
-    print(f"{name}: {TASKS} tasks in {took_s:.1f} s, awake every {SLEEP_S:g} s")
-    return took_s
+    ids = [row["id"] for row in cluster.tasks() if row["name"] == f"{name}-sleeper"]
+    stories = [line for task_id in ids for line in cluster.rows("story", task_id)]
+    heard_at = min(line["at"] for line in stories if line["state"] not in ("PENDING", "STAGING"))
+    slept_s = float(heard_at - (asked_at - silent_s))
+    print(f"{name}: {TASKS} tasks after {slept_s:.1f} s of silence, awake every {SLEEP_S:g} s")
+    return slept_s
 
 
 def test_a_device_that_sleeps_gets_its_tasks_when_it_wakes(cluster: NetworkCluster) -> None:
-    sleeper_takes_s(cluster, "asleep")
-    # Now it has just gone to sleep again.
-    assert sleeper_takes_s(cluster, "asleep-again") > SLEEP_S / 3
+    for name in ("asleep", "asleep-again"):
+        # If it woke before they were submitted, it has slept once more since.
+        assert sleeper_takes_s(cluster, name) > SLEEP_S * 0.9
     assert cluster.connected("sleeper")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -34,6 +35,12 @@ from edgerm_core.plugins import load_plugins
 from edgerm_core.testing.processes import Cluster, processes_of
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+
+PATIENCE_S = 60.0
+"""For one task, or one listing, of a master that is flooded: on a slow disk a task's steps take seconds."""
+
+GIGABYTE_S = 150.0
+"""For a gigabyte to be printed and thrown away, on a slow disk."""
 
 
 def fails(cluster: Cluster, *arguments: str) -> str:
@@ -173,10 +180,10 @@ def test_ten_thousand_waiting_tasks_and_a_framework_that_floods(cluster: Cluster
     cluster.start_agent("a1", "--executor", "process")
     problem, waited_s = anyio.run(flood, cluster.url)
     assert str(MAX_SUBMIT_TASKS) in problem
-    assert waited_s < 30
+    assert waited_s < PATIENCE_S
     began = time.monotonic()
     assert len(cluster.rows("ps", "--limit", "10000")) == MAX_SUBMIT_TASKS
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE_S
     done = cluster.edgerm("ps", "--state", "PENDING", "--limit", "10", "--json")
     assert len(json.loads(done.stdout)) == 10
     row = json.loads(cluster.edgerm("explain", "t1", "--json").stdout)
@@ -221,7 +228,7 @@ def test_a_peer_that_sends_as_fast_as_it_can_starves_nobody(cluster: Cluster) ->
     cluster.start_agent("a1", "--executor", "process")
     sent, waits = anyio.run(flood_frames, cluster.url, 3.0)
     assert sent > 10
-    assert max(waits) < 15
+    assert max(waits) < PATIENCE_S
     assert cluster.agent("a1")["connected"] is True
 
 
@@ -250,10 +257,23 @@ def test_gigabytes_of_output_cost_no_more_than_the_ring(cluster: Cluster, tmp_pa
     cluster.start_agent("a1", "--executor", "process")
     run = ("run", "--detach", "--name", "loud", "--cpus", "1", "--mem", "64MiB", "--process", "--")
     cluster.edgerm(*run, "sh", "-c", "head -c 1000000000 /dev/zero; echo end")
-    assert cluster.wait_for("loud", "FINISHED", "FAILED")["state"] == "FINISHED"
+    ended = ("FINISHED", "FAILED")
+    cluster.wait("it has ended", lambda: cluster.task("loud")["state"] in ended, GIGABYTE_S)
+    assert cluster.task("loud")["state"] == "FINISHED"
     assert cluster.edgerm("logs", "loud", "--tail", "4").stdout == "end\n"
-    kept = sum(p.stat().st_size for p in (tmp_path / "a1").rglob("stdout.*"))
-    assert 0 < kept <= LOG_RING_BYTES
+    assert 0 < bytes_of(tmp_path / "a1", "stdout.") <= LOG_RING_BYTES
+
+
+def bytes_of(directory: Path, begin: str) -> int:
+    """Return the size of all files whose names begin like that; files may go while they are looked at."""
+    size = 0
+    # Not `rglob`: it raises where a directory goes.
+    for place, _, names in os.walk(directory):
+        for name in names:
+            if name.startswith(begin):
+                with contextlib.suppress(FileNotFoundError):
+                    size += Path(place, name).stat().st_size
+    return size
 
 
 def test_a_module_that_is_not_wasm(cluster: Cluster, tmp_path: Path) -> None:
@@ -276,10 +296,10 @@ def test_a_fork_bomb_and_a_memory_hog_harm_nobody_else(cluster: Cluster) -> None
         cluster.edgerm("run", "--detach", "--name", name, *small, "--process", "--", "sh", "-c", command)
     assert cluster.wait_for("hog", "FAILED", "FINISHED")["reason"] == "out-of-memory"
     assert cluster.wait_for("neighbour", "FINISHED", "FAILED")["state"] == "FINISHED"
-    if cluster.task("bomb")["state"] == "RUNNING":
+    if cluster.wait_for("bomb", "RUNNING", "FAILED")["state"] == "RUNNING":
         cluster.edgerm("kill", "bomb", "--grace", "0.5")
     cluster.wait_for("bomb", "KILLED", "FAILED")
-    cluster.wait("nothing of it is left", lambda: count_sleepers() == 0)
+    cluster.wait("nothing of it is left", lambda: count_sleepers(cluster) == 0)
     assert cluster.agent("a1")["connected"] is True
 
 
@@ -300,16 +320,9 @@ def test_a_real_fork_bomb_ends_at_its_time_limit_and_leaves_nothing(cluster: Clu
     assert not [text for text in processes.values() if "bash" in text]
 
 
-def count_sleepers() -> int:
-    """Return how many of the bomb's children live."""
-    count = 0
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                count += Path(entry.path, "cmdline").read_bytes() == b"sleep\x0060\x00"
-            except OSError:
-                continue
-    return count
+def count_sleepers(cluster: Cluster) -> int:
+    """Return how many of the bomb's children live; others on this machine may sleep, too."""
+    return [text.split() for text in processes_of(cluster.directory).values()].count(["sleep", "60"])
 
 
 def test_a_wrong_spec_is_refused_with_the_key(cluster: Cluster, tmp_path: Path) -> None:

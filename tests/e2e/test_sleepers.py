@@ -176,8 +176,10 @@ def test_a_master_that_was_killed_while_the_device_slept_is_found_when_it_wakes(
     cluster: Cluster, radio: Radio
 ) -> None:
     cluster.wait("the device sleeps", radio.asleep, WAIT_S)
+    sent = len(radio.sent_at)
     submit(cluster, "before")
     cluster.kill("master")
     cluster.start_master()
-    assert not (cluster.directory / "starts").exists()
+    # All that may have taken until it woke.
+    assert not (cluster.directory / "starts").exists() or len(radio.sent_at) > sent
     check(cluster, "before")

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from edgerm_core.testing.processes import cluster_in
+
+pytestmark = pytest.mark.timeout(240)
 
 CONFIG = """\
 [master]

@@ -13,6 +13,8 @@ import pytest
 
 from edgerm_core.testing.processes import free_url
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 PATIENCE_S = 60.0

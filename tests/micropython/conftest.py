@@ -28,7 +28,9 @@ MICROPYTHON = Path(os.environ.get("EDGERM_MICROPYTHON") or UNIX_PORT)
 HEAP = "64wk"
 """As many words as a board with a heap of 64 KiB has: words are twice as long on this 64-bit port."""
 
-QUICK = CONFIG + "heartbeat_constrained_s = 0.5\n"
+QUICK = CONFIG.replace("lease_grace_s = 8.5", "lease_grace_s = 1.0") + "heartbeat_constrained_s = 0.5\n"
+"""Leases of 2.5 s: some tests wait until one has run out."""
+
 SCRIPT_S = 60.0
 
 

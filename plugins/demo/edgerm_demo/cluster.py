@@ -16,7 +16,7 @@ import anyio
 
 from edgerm_core.errors import EdgermError
 
-START_TIMEOUT_S: Final = 20.0
+START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 8.0
 
 USUAL_PORT: Final = 7070

@@ -164,7 +164,7 @@ async def test_output_of_a_short_task_and_its_exit_code(
     assert await scripted.watch() == 3
     captured = capfdbinary.readouterr()
     assert captured.out == b"hello\n"
-    assert captured.err == b"warn\n"
+    assert captured.err == b"t1 placed on pi4\nwarn\n"
 
 
 async def test_second_attempt_is_followed_too(

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +46,13 @@ POWER_CUT_S: Final = 1.0
 
 KEEPER: Final = "edgerm_executor_process.keeper"
 KILLS_OF_ONE_MACHINE: Final = 200
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill processes; they may have ended by themselves."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class ChaosCluster(Cluster):
@@ -169,9 +176,7 @@ class ChaosCluster(Cluster):
             lost_s: how much of its journal is lost.
         """
         # The agent and the keeper first: neither may see how the others end.
-        for process in (self.processes[name].pid, self.keeper(name)):
-            if process is not None:
-                os.kill(process, signal.SIGKILL)
+        kill_all(pid for pid in (self.processes[name].pid, self.keeper(name)) if pid is not None)
         self.kill(name)
         since = time.monotonic() - lost_s
         left: dict[Any, str] = {}
@@ -179,16 +184,16 @@ class ChaosCluster(Cluster):
             left = self._machine(name) | self._remove_groups(name)
             if not left:
                 break
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_all(left)
             time.sleep(0.01)
         assert not left, f"{name}: cannot be killed: {left}"
-        sizes = [size for at, size in self._samples[name] if at <= since]
+        # The first after that moment: who samples may have been held up before it, and no more may be lost.
+        # Of a copy, for samples are added meanwhile.
+        size = next((size for at, size in list(self._samples[name]) if at >= since), 0)
         journal = self.directory / name / "journal"
-        if sizes and journal.stat().st_size > sizes[-1] > 0:
-            self.note(f"{name}: its journal loses {journal.stat().st_size - sizes[-1]} bytes")
-            os.truncate(journal, sizes[-1])
+        if size and journal.stat().st_size > size:
+            self.note(f"{name}: its journal loses {journal.stat().st_size - size} bytes")
+            os.truncate(journal, size)
         self._samples[name].clear()
         self._new_boot(name)
 
@@ -199,8 +204,9 @@ class ChaosCluster(Cluster):
             try:
                 os.rmdir(group)
             except OSError:
-                pids = Path(group, "cgroup.procs").read_text().split()
-                left |= {int(pid): group for pid in pids}
+                with contextlib.suppress(OSError):  # Somebody else has removed it.
+                    pids = Path(group, "cgroup.procs").read_text().split()
+                    left |= {int(pid): group for pid in pids}
         return left
 
     def groups(self, name: str) -> list[str]:
@@ -309,7 +315,7 @@ class ChaosCluster(Cluster):
         time.sleep(0.02 * fault.part)
         self.processes[fault.victim].send_signal(signal.SIGKILL)
         if keeper is not None and fault.kind == "kill both in a start":
-            os.kill(keeper, signal.SIGKILL)
+            kill_all([keeper])
         with self._killed(fault):
             self.note(f"{fault.victim}: killed in a start")
             yield
@@ -336,7 +342,7 @@ class ChaosCluster(Cluster):
     def _without_keeper(self, fault: Fault) -> Iterator[None]:
         keeper = self.keeper(fault.victim)
         if keeper is not None:
-            os.kill(keeper, signal.SIGKILL)
+            kill_all([keeper])
         yield
 
     @contextlib.contextmanager

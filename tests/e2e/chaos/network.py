@@ -16,6 +16,7 @@ from edgerm_core.testing.processes import gone_after
 
 Direction = Literal["both", "to-master", "from-master"]
 
+HOLD_S: Final = 60.0
 PORT: Final = 7070
 PATH: Final = os.environ.get("PATH", "") + ":/usr/sbin"
 PROGRAMS: Final = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "flock": "util-linux"}
@@ -58,7 +59,7 @@ class Network:
                     return {}
             return {holder.pid: "no namespace yet"}
 
-        assert not gone_after(10.0, waiting), "unshare made no namespace"
+        assert not gone_after(HOLD_S, waiting), "unshare made no namespace"
         self._run(name, "ip link set lo up")
 
     def within(self, name: str) -> list[str]:
