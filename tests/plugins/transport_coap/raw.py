@@ -167,6 +167,16 @@ class Sessions:
         self._receive.close()
 
 
+def pass_time(seconds: float) -> None:
+    """Let the event loop's clock jump: what is due by then is due now, without anybody having waited.
+
+    A time-out need not be so short for a test that a busy machine exceeds it.
+    """
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + seconds  # type: ignore[method-assign]
+
+
 async def echo(connection: Connection) -> None:
     try:
         while True:
