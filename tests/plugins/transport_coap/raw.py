@@ -34,6 +34,9 @@ from edgerm_core.interfaces import Connection
 
 PATIENCE_S = 10.0
 
+UNHURRIED_S = 60.0
+"""See `unhurried`."""
+
 Handler = Callable[[Connection], Awaitable[None]]
 
 _mids = itertools.count(1)

@@ -102,6 +102,7 @@ async def test_a_master_that_is_gone_loses_the_requests(scheme: str, sessions: S
             await carrier.request(POST, [*path, (URI_QUERY, b"1")], b"anybody there?")
 
 
+@pytest.mark.usefixtures("unhurried")
 @SCHEMES
 async def test_closing_loses_the_requests_under_way(scheme: str, sessions: Sessions) -> None:
     async with (

@@ -149,6 +149,7 @@ async def test_an_unknown_critical_option_of_a_non_confirmable_request_is_reject
         assert not listener.resources.sessions
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_an_opening_gets_a_session_and_the_answer_to_its_frame() -> None:
     async with listening() as listener, peer_of(listener) as peer:
         answer = await peer.ask(POST, "e", payload=b"hello")
@@ -159,6 +160,7 @@ async def test_an_opening_gets_a_session_and_the_answer_to_its_frame() -> None:
         assert await peer.open() != name.decode()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_an_opening_that_comes_twice_opens_once(sessions: Sessions) -> None:
     async with listening(sessions) as listener, peer_of(listener) as peer:
         opening = peer.request(POST, "e", payload=b"hello")
