@@ -164,7 +164,7 @@ async def test_the_session_goes_on_when_the_nat_forgets(sessions: Sessions) -> N
 
 
 async def test_the_bell_rings_at_the_new_address(sessions: Sessions) -> None:
-    config = CoapConfig(ack_timeout_s=0.05)  # It does not ask by itself within this test.
+    config = CoapConfig(ack_timeout_s=PATIENT)  # It does not ask by itself within this test.
     async with through_proxy(sessions, config) as (dialing, listening_end, proxy):
         await until_it_observes(listening_end)
         await settled(proxy)
