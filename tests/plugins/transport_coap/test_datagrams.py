@@ -7,11 +7,10 @@ import gc
 import logging
 import random
 import socket
-import time
 
 import anyio
 import pytest
-from edgerm_transport_coap.config import MAX_DATAGRAM_BYTES, READ_BATCH
+from edgerm_transport_coap.config import ACK_RANDOM_FACTOR, MAX_DATAGRAM_BYTES, READ_BATCH
 from edgerm_transport_coap.datagrams import DatagramRequest, Endpoint
 from edgerm_transport_coap.message import (
     ACK,
@@ -32,7 +31,7 @@ from edgerm_transport_coap.request import ACKNOWLEDGED, REJECTED, TIMED_OUT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .raw import PATIENCE_S, Peer, Sessions, block1, listening, peer_of
+from .raw import PATIENCE_S, Peer, Sessions, block1, listening, pass_time, peer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -141,12 +140,15 @@ async def test_confirmable_messages_are_repeated_ever_more_slowly_then_given_up(
         outcomes: list[str] = []
         remote = peer._sock.getsockname()
         message = Message(CONTENT, [], b"x", kind=CON, mid=5)
-        begun = time.monotonic()
-        endpoint.transmit(remote, message, 0.02, outcomes.append)
-        for _ in range(5):
+        endpoint.transmit(remote, message, 100, outcomes.append)
+        assert (await peer.receive()).mid == 5
+        for pause_s in (100, 200, 400, 800):
+            pass_time(0.9 * pause_s)
+            assert await peer.nothing_comes()
+            pass_time((ACK_RANDOM_FACTOR - 0.9) * pause_s)
             assert (await peer.receive()).mid == 5
-        # A slow machine takes longer, but nothing is early.
-        assert time.monotonic() - begun > 0.95 * 0.02 * (1 + 2 + 4 + 8)
+        assert outcomes == []
+        pass_time(ACK_RANDOM_FACTOR * 1600)
         with anyio.fail_after(PATIENCE_S):
             while not outcomes:  # noqa: ASYNC110 - nobody is told
                 await anyio.sleep(0.01)
