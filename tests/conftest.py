@@ -3,6 +3,11 @@
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# Examples may take as long as a busy machine makes them take.
+settings.register_profile("edgerm", settings(), deadline=None)
+settings.load_profile("edgerm")
 
 
 @pytest.fixture

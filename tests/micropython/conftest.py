@@ -17,7 +17,7 @@ import pytest
 from edgerm_core.client import BlobSource, Recipe
 from edgerm_core.client.blocking import Framework, connect_framework
 from edgerm_core.tasks import Implementation
-from edgerm_core.testing.processes import CONFIG, STOP_S, Cluster, cluster_in
+from edgerm_core.testing.processes import STOP_S, Cluster, cluster_in
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "micropython"
@@ -28,8 +28,16 @@ MICROPYTHON = Path(os.environ.get("EDGERM_MICROPYTHON") or UNIX_PORT)
 HEAP = "64wk"
 """As many words as a board with a heap of 64 KiB has: words are twice as long on this 64-bit port."""
 
-QUICK = CONFIG.replace("lease_grace_s = 8.5", "lease_grace_s = 1.0") + "heartbeat_constrained_s = 0.5\n"
-"""Leases of 2.5 s: some tests wait until one has run out."""
+QUICK = """\
+[master]
+heartbeat_s = 0.5
+heartbeat_constrained_s = 0.5
+lease_grace_s = 6.0
+recovery_grace_s = 60.0
+"""
+LEASE_S = 3 * 0.5 + 6.0
+"""Of a board. On a busy machine a process may stand still for seconds: that is no outage, and ends no
+session. A board whose master is away asks again after up to half a minute, and has to come back in time."""
 
 SCRIPT_S = 60.0
 

@@ -104,8 +104,10 @@ def test_a_task_that_is_killed_while_its_blob_is_fetched_ends(
     cluster: Cluster, new_board: NewBoard, framework: Framework, proxy: SlowProxy
 ) -> None:
     new_board(master=proxy.url, block_bytes=64)
+    proxy.limit = proxy.sent + 10_000
     running = framework.submit(task(python(SOURCE)))
-    cluster.wait("it is being fetched", lambda: running.update.reason == "fetching")
+    cluster.wait("it is being fetched", lambda: proxy.silent and running.update.reason == "fetching")
     running.kill()
+    proxy.limit, proxy.silent = 1 << 30, False
     assert running.wait(WAIT_S).state.name in ("KILLED", "FINISHED")
     assert framework.submit(task(python("def main(ctx):\n    return 1\n"))).result(WAIT_S) == b"1"

@@ -57,11 +57,15 @@ def test_what_a_board_ends_without_the_master_outlives_the_board(
     cluster: Cluster, new_board: NewBoard, framework: Framework, gateway: str
 ) -> None:
     board = new_board(master=gateway)
-    source = "def main(ctx):\n    for _ in range(20):\n        yield 0.2\n    return 'kept'\n"
+    source = (
+        "import os\ndef main(ctx):\n    while 'alone' not in os.listdir():\n        yield 0.1\n"
+        "    return 'kept'\n"
+    )
     running = framework.submit(task(python(source)))
     cluster.wait_for("board-task", "RUNNING")
     journal = cluster.directory / "gw" / "gateway" / "journal"
     cluster.kill("master")
+    (board.directory / "alone").touch()
     cluster.wait("the gateway has its end", lambda: b"kept" in journal.read_bytes())
     board.cut_power()
     cluster.start_master()
@@ -75,7 +79,7 @@ def test_a_gateway_that_is_cut_off_lets_boards_stop_what_must_not_go_on_without_
     """The master gives its tasks to others; to the board the gateway was a master, and they went on."""
     board = new_board(master=gateway)
     framework.submit(task(python("def main(ctx):\n    yield 600\n"), name="goes-on"))
-    alone = DisconnectPolicy(stop_after_s=2)
+    alone = DisconnectPolicy(stop_after_s=8)
     framework.submit(task(python("def main(ctx):\n    yield 601\n"), name="limited", disconnect=alone))
     cluster.wait_for("goes-on", "RUNNING")
     cluster.wait_for("limited", "RUNNING")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from edgerm_core.client import task
 from edgerm_core.client.blocking import Framework
 from edgerm_core.testing.processes import Cluster
-from tests.micropython.conftest import Interpreter, NewBoard, python
+from tests.micropython.conftest import Board, Interpreter, NewBoard, python
 
 WAIT_S = 60.0
 
@@ -27,7 +29,7 @@ async def watch(agent):
     while True:
         await asyncio.sleep_ms(200)
         n = agent.session.number
-        if n // 100 > last:
+        if n // 100 != last:
             last = n // 100
             gc.collect()
             print("after", n, gc.mem_alloc())
@@ -42,10 +44,11 @@ asyncio.run(main())
 """The agent as `main` starts it, and beside it somebody who writes down the heap."""
 
 
+@pytest.mark.timeout(300)  # They take a minute; a busy machine is slower.
 def test_a_thousand_heartbeats_leave_the_heap_as_it_was(cluster: Cluster, new_board: NewBoard) -> None:
     cluster.kill("master")
     cluster.config.write_text(
-        "[master]\nheartbeat_s = 0.05\nheartbeat_constrained_s = 0.05\nlease_grace_s = 5.0\n"
+        "[master]\nheartbeat_s = 0.05\nheartbeat_constrained_s = 0.05\nlease_grace_s = 60.0\n"
     )
     cluster.start_master()
     board = new_board(start=False, observe=False)
@@ -54,7 +57,7 @@ def test_a_thousand_heartbeats_leave_the_heap_as_it_was(cluster: Cluster, new_bo
     def allocated() -> dict[int, int]:
         return {int(n): int(size) for n, size in re.findall(r"after (\d+) (\d+)", board.log())}
 
-    cluster.wait("a thousand heartbeats", lambda: max(allocated(), default=0) >= HEARTBEATS, 100)
+    cluster.wait("a thousand heartbeats", lambda: max(allocated(), default=0) >= HEARTBEATS, 240)
     sizes = [size for n, size in sorted(allocated().items()) if n >= 100]
     assert max(sizes) - min(sizes) <= 256, allocated()
 
@@ -98,8 +101,14 @@ def test_a_heap_of_64_kib_has_room_for_tasks(
         tight = {"frame_bytes": 512, "block_bytes": 256, "max_tasks": 1} if small else {}
         board = new_board(f"board-{heap}", start=False, **tight)
         board.start(heap, WATCHED)
-        cluster.wait(f"registered with {heap}", lambda board=board: "registered" in board.log())  # type: ignore[misc]
-        free[heap] = int(board.log().split()[1])
+
+        def registered(board: Board = board) -> re.Match[str] | None:
+            return re.search(r"registered (\d+)\n", board.log())
+
+        cluster.wait(f"registered with {heap}", lambda: registered() is not None)
+        found = registered()
+        assert found is not None
+        free[heap] = int(found[1])
         draft = python(
             "import asyncio\nasync def main(ctx):\n    await asyncio.sleep(0.1)\n    return 42\n"
         )

@@ -15,10 +15,11 @@ import pytest
 
 from edgerm_core.client import task
 from edgerm_core.client.blocking import Framework, connect_framework
+from edgerm_core.tasks import DisconnectPolicy
 from edgerm_core.testing.processes import Cluster, cluster_in
-from tests.micropython.conftest import Board, NewBoard, boards_of, python
+from tests.micropython.conftest import LEASE_S, Board, NewBoard, boards_of, python
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 ADD = "def main(ctx, a, b):\n    return a + b\n"
 
 
@@ -52,17 +53,20 @@ class Proxy:
             for key, _ in self._selector.select(0.1):
                 if key.data is None:
                     data, board = self._front.recvfrom(2048)
-                    if board not in self._backs:
+                    back = self._backs.get(board)
+                    if back is None:
                         back = self._backs[board] = socket.socket(type=socket.SOCK_DGRAM)
                         back.connect(self._master)
                         self._selector.register(back, selectors.EVENT_READ, board)
-                    self._pass(self._backs[board], data, None)
+                    self._pass(back, data, None)
                 else:
+                    assert isinstance(key.fileobj, socket.socket)
                     try:
-                        data = self._backs[key.data].recv(2048)
+                        data = key.fileobj.recv(2048)
                     except ConnectionError:
                         continue  # No master there now.
-                    self._pass(self._front, data, key.data)
+                    if self._backs.get(key.data) is key.fileobj:  # Not forgotten.
+                        self._pass(self._front, data, key.data)
 
     def _pass(self, to: socket.socket, data: bytes, board: tuple[str, int] | None) -> None:
         chance = self._random.random()
@@ -127,7 +131,7 @@ def test_it_stays_for_as_long_as_it_runs_and_leaves_when_its_power_is_cut(
     cluster: Cluster, new_board: NewBoard
 ) -> None:
     board = new_board()
-    time.sleep(4)  # Its lease is 2.5 s.
+    time.sleep(LEASE_S + 1)
     assert cluster.agent("board")["state"] == "READY"
     board.cut_power()
     cluster.wait("it is missed", lambda: cluster.agent("board")["state"] == "UNREACHABLE")
@@ -192,11 +196,13 @@ def test_an_outage_longer_than_the_lease_costs_time_and_no_run(
 ) -> None:
     proxy = proxy_to(cluster, proxies)
     new_board(master=proxy.url)
-    running = framework.submit(task(python("def main(ctx):\n    yield 5\n    return ctx.attempt\n")))
+    # Shorter than the lease: its end has to wait for the link.
+    source = f"def main(ctx):\n    yield {LEASE_S - 3}\n    return ctx.attempt\n"
+    # A board that is cut off asks less and less often.
+    running = framework.submit(task(python(source), disconnect=DisconnectPolicy(lost_after_s=600)))
     running.wait_running(WAIT_S)
     proxy.silent = True
     cluster.wait("it is missed", lambda: cluster.agent("board")["state"] == "UNREACHABLE")
-    time.sleep(3)  # Longer than the task runs: its end has to wait for the link.
     proxy.silent = False
     assert running.result(WAIT_S) == b"1"
 

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from .raw import Sessions
+from .raw import UNHURRIED_S, Sessions
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A master answers when it has something to say, and not empty because that took more than 0.1 s."""
+    monkeypatch.setattr("edgerm_transport_coap.resources.ANSWER_WAIT_S", UNHURRIED_S)
 
 
 @pytest.fixture

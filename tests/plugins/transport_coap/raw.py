@@ -34,6 +34,9 @@ from edgerm_core.interfaces import Connection
 
 PATIENCE_S = 10.0
 
+UNHURRIED_S = 60.0
+"""See `unhurried`."""
+
 Handler = Callable[[Connection], Awaitable[None]]
 
 _mids = itertools.count(1)
@@ -165,6 +168,16 @@ class Sessions:
     def close(self) -> None:
         self._send.close()
         self._receive.close()
+
+
+def pass_time(seconds: float) -> None:
+    """Let the event loop's clock jump: what is due by then is due now, without anybody having waited.
+
+    A time-out need not be so short for a test that a busy machine exceeds it.
+    """
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + seconds  # type: ignore[method-assign]
 
 
 async def echo(connection: Connection) -> None:

@@ -26,6 +26,7 @@ async def device(scheme: str) -> AsyncIterator[aiocoap.Context]:
         await context.shutdown()
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("scheme", ["coap", "coap+tcp", "coap+ws"])
 async def test_a_session_with_long_frames_both_ways(scheme: str) -> None:
     frame = bytes(range(256)) * 20

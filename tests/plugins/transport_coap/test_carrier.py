@@ -91,7 +91,7 @@ async def test_a_cancelled_request_leaves_the_others_alone(scheme: str) -> None:
 
 @SCHEMES
 async def test_a_master_that_is_gone_loses_the_requests(scheme: str, sessions: Sessions) -> None:
-    config = CoapConfig(ack_timeout_s=0.05, silence_s=1.0)
+    config = CoapConfig(ack_timeout_s=0.05, silence_s=8.0)
     async with (
         listening(sessions, url=f"{scheme}://127.0.0.1:0") as listener,
         carrying(listener.url, config) as carrier,
@@ -102,6 +102,7 @@ async def test_a_master_that_is_gone_loses_the_requests(scheme: str, sessions: S
             await carrier.request(POST, [*path, (URI_QUERY, b"1")], b"anybody there?")
 
 
+@pytest.mark.usefixtures("unhurried")
 @SCHEMES
 async def test_closing_loses_the_requests_under_way(scheme: str, sessions: Sessions) -> None:
     async with (

@@ -77,7 +77,7 @@ async def test_a_lost_request_is_sent_again_and_answered_once() -> None:
 
 async def test_a_separate_answer_is_acknowledged_and_a_late_copy_rejected() -> None:
     server = Server()
-    carrier = server.carrier()
+    carrier = server.carrier(ack_timeout_s=20)
     answers: list[Message] = []
     async with anyio.create_task_group() as group:
         group.start_soon(ask, carrier, answers)
@@ -102,8 +102,8 @@ async def test_an_announced_answer_that_never_comes_is_asked_for_again() -> None
         group.start_soon(ask, carrier, answers)
         request = await server.receive()
         server.send(Message(EMPTY, kind=ACK, mid=request.mid))
-        again = await server.receive()
-        assert again.mid != request.mid
+        while (again := await server.receive()).mid == request.mid:
+            pass  # Repeated before it was acknowledged.
         server.send(Message(CHANGED, kind=ACK, mid=again.mid, token=again.token))
     assert len(answers) == 1
     await carrier.close()
@@ -127,8 +127,9 @@ async def test_a_lost_non_confirmable_request_is_repeated_as_a_confirmable_one()
 
 async def test_after_long_silence_another_port_is_tried_and_then_the_master_is_gone() -> None:
     server = Server()
-    carrier = server.carrier(ack_timeout_s=0.02, silence_s=1.0)
-    with pytest.raises(CarrierLost, match="has not answered for 1 s"):
+    # Longer than a busy machine stands still, within which nothing is repeated.
+    carrier = server.carrier(ack_timeout_s=0.02, silence_s=6)
+    with pytest.raises(CarrierLost, match="has not answered for 6 s"):
         await ask(carrier, [])
     assert carrier.moves >= 1
     while True:
@@ -171,8 +172,8 @@ async def test_whoever_sends_requests_here_is_rejected() -> None:
 
 async def test_a_port_where_nobody_listens_is_found_out_at_once() -> None:
     server = Server()
-    carrier = server.carrier(ack_timeout_s=5)
+    carrier = server.carrier(ack_timeout_s=60)
     server.close()
-    with anyio.fail_after(2), pytest.raises(CarrierLost, match="refused: nobody listens there"):
+    with anyio.fail_after(PATIENCE_S), pytest.raises(CarrierLost, match="refused: nobody listens there"):
         await ask(carrier, [])
     await carrier.close()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import logging
 import random
 import socket
-import time
 
 import anyio
 import pytest
-from edgerm_transport_coap.config import MAX_DATAGRAM_BYTES, READ_BATCH
+from edgerm_transport_coap.config import ACK_RANDOM_FACTOR, MAX_DATAGRAM_BYTES, READ_BATCH
 from edgerm_transport_coap.datagrams import DatagramRequest, Endpoint
 from edgerm_transport_coap.message import (
     ACK,
@@ -33,7 +31,7 @@ from edgerm_transport_coap.request import ACKNOWLEDGED, REJECTED, TIMED_OUT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .raw import Peer, Sessions, block1, listening, peer_of
+from .raw import PATIENCE_S, Peer, Sessions, block1, listening, pass_time, peer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -142,15 +140,16 @@ async def test_confirmable_messages_are_repeated_ever_more_slowly_then_given_up(
         outcomes: list[str] = []
         remote = peer._sock.getsockname()
         message = Message(CONTENT, [], b"x", kind=CON, mid=5)
-        endpoint.transmit(remote, message, 0.02, outcomes.append)
-        times = []
-        for _ in range(5):
+        endpoint.transmit(remote, message, 100, outcomes.append)
+        assert (await peer.receive()).mid == 5
+        for pause_s in (100, 200, 400, 800):
+            pass_time(0.9 * pause_s)
+            assert await peer.nothing_comes()
+            pass_time((ACK_RANDOM_FACTOR - 0.9) * pause_s)
             assert (await peer.receive()).mid == 5
-            times.append(time.monotonic())
-        gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-        assert 0.01 < gaps[0] < 0.1
-        assert gaps[3] > 2 * gaps[0]
-        with anyio.fail_after(5):
+        assert outcomes == []
+        pass_time(ACK_RANDOM_FACTOR * 1600)
+        with anyio.fail_after(PATIENCE_S):
             while not outcomes:  # noqa: ASYNC110 - nobody is told
                 await anyio.sleep(0.01)
         assert outcomes == [TIMED_OUT]
@@ -165,9 +164,9 @@ async def test_one_confirmable_message_is_on_its_way_to_a_peer_at_a_time(kind: i
         outcomes: list[str] = []
         remote = peer._sock.getsockname()
         for mid in (1, 2):
-            endpoint.transmit(remote, Message(CONTENT, kind=CON, mid=mid), 5, outcomes.append)
-        stopped = endpoint.transmit(remote, Message(CONTENT, kind=CON, mid=3), 5, outcomes.append)
-        endpoint.transmit(other._sock.getsockname(), Message(CONTENT, kind=CON, mid=9), 5, outcomes.append)
+            endpoint.transmit(remote, Message(CONTENT, kind=CON, mid=mid), 60, outcomes.append)
+        stopped = endpoint.transmit(remote, Message(CONTENT, kind=CON, mid=3), 60, outcomes.append)
+        endpoint.transmit(other._sock.getsockname(), Message(CONTENT, kind=CON, mid=9), 60, outcomes.append)
         assert (await other.receive()).mid == 9
         assert (await peer.receive()).mid == 1
         assert await peer.nothing_comes()

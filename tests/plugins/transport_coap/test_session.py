@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import anyio
 import pytest
+from edgerm_transport_coap.config import ACK_RANDOM_FACTOR, ACK_TIMEOUT_S, ANSWER_WAIT_S
 from edgerm_transport_coap.message import (
     ACK,
     CON,
@@ -22,9 +21,12 @@ from edgerm_transport_coap.message import (
 
 from edgerm_core.errors import ConnectionClosed
 
-from .raw import PATIENCE_S, Sessions, block1, block2, listening, peer_of
+from .raw import PATIENCE_S, UNHURRIED_S, Sessions, block1, block2, listening, pass_time, peer_of
 
 pytestmark = pytest.mark.anyio
+
+LONGEST_REPEAT_S = ACK_TIMEOUT_S * ACK_RANDOM_FACTOR
+"""Until the first repetition; each pause is twice as long as the one before."""
 
 
 async def test_an_exchange_is_carried_out_once_and_answered_as_often_as_it_comes(
@@ -69,13 +71,17 @@ async def test_the_answer_comes_with_the_acknowledgement(sessions: Sessions) -> 
         assert (answer.kind, answer.payload) == (NON, b"\x81\x03")
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_nothing_to_say_is_answered_within_a_tenth_of_a_second(sessions: Sessions) -> None:
+    assert ANSWER_WAIT_S == 0.1
     async with listening(sessions) as listener, peer_of(listener) as peer:
         name = await peer.open()
-        start = time.monotonic()
-        answer = await peer.ask(POST, f"e/{name}?1", payload=b"fire and forget")
+        request = peer.request(POST, f"e/{name}?1", payload=b"fire and forget")
+        peer.send(request)
+        assert await peer.nothing_comes()
+        pass_time(UNHURRIED_S)
+        answer = await peer.answer_to(request)
         assert (answer.kind, answer.code, answer.payload) == (ACK, 0x44, b"")
-        assert 0.09 < time.monotonic() - start < 1.0
         empty = await peer.ask(POST, f"e/{name}?2")
         assert (empty.kind, empty.payload) == (ACK, b"")
 
@@ -103,10 +109,9 @@ async def test_a_frame_that_cannot_be_taken_yet_is_acknowledged_and_answered_lat
 
 
 async def test_the_next_request_says_that_a_separate_answer_has_arrived(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions,
 ) -> None:
     """Its acknowledgement was lost: it is not sent again."""
-    monkeypatch.setattr("edgerm_transport_coap.session.ACK_TIMEOUT_S", 0.05)
     async with listening(sessions) as listener, peer_of(listener) as peer:
         name = await peer.open()
         connection = await sessions.next()
@@ -117,12 +122,14 @@ async def test_the_next_request_says_that_a_separate_answer_has_arrived(
         assert await connection.receive() == b"1"
         await connection.send(b"now")
         first = await peer.receive()
+        pass_time(LONGEST_REPEAT_S)
         second = await peer.receive()
         assert (first.mid, first.payload) == (second.mid, second.payload)
         peer.send(peer.request(POST, f"e/{name}?4"))
         while (await peer.receive()).mid == first.mid:
             pass
-        assert await peer.nothing_comes(0.4)
+        pass_time(2 * LONGEST_REPEAT_S)
+        assert await peer.nothing_comes()
 
 
 async def test_what_waits_comes_frame_by_frame_and_says_so(sessions: Sessions) -> None:
@@ -300,36 +307,41 @@ async def test_a_device_that_rejects_the_bell_is_not_rung_any_more(sessions: Ses
 
 
 async def test_a_bell_that_is_not_confirmed_rings_again_until_the_device_comes(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions,
 ) -> None:
-    monkeypatch.setattr("edgerm_transport_coap.session.ACK_TIMEOUT_S", 0.05)
     async with listening(sessions) as listener, peer_of(listener) as peer:
         name = await peer.open()
         connection = await sessions.next()
         await peer.ask(GET, f"e/{name}", [(OBSERVE, b"")])
         await connection.send(b"x")
-        notes = [await peer.receive() for _ in range(3)]
+        notes = []
+        for repeats in range(3):
+            notes.append(await peer.receive())
+            if repeats < 2:
+                pass_time(LONGEST_REPEAT_S * (1 << repeats))
         assert len({note.mid for note in notes}) == 1
         request = peer.request(POST, f"e/{name}?1")
         peer.send(request)
         assert (await peer.answer_to(request)).payload == b"x"
-        assert await peer.nothing_comes(0.5)
+        pass_time(4 * LONGEST_REPEAT_S)
+        assert await peer.nothing_comes()
 
 
 async def test_a_sleepy_device_is_not_sent_anything_twice(sessions: Sessions) -> None:
-    """It comes every now and then, and says that it takes a second and a half."""
+    """It comes every now and then, and says how long that takes."""
     async with listening(sessions) as listener, peer_of(listener) as peer:
-        name = await peer.open("t=2")
+        name = await peer.open("t=60")
         connection = await sessions.next()
         await peer.ask(GET, f"e/{name}", [(OBSERVE, b"")])
         for number in (1, 2):
             async with anyio.create_task_group() as group:
                 group.start_soon(connection.send, b"order")
-                await anyio.sleep(1.5)  # Asleep; one note waits at its parent.
                 note = await peer.receive()
+                pass_time(60)  # Asleep; the note waits at its parent.
+                assert await peer.nothing_comes()
                 peer.acknowledge(note)
                 assert (await peer.ask(POST, f"e/{name}?{number}")).payload == b"order"
-        assert await peer.nothing_comes(1.0)
+        assert await peer.nothing_comes()
 
 
 async def test_a_device_at_another_address_proves_it_and_goes_on(sessions: Sessions) -> None:

@@ -6,10 +6,11 @@ import asyncio
 
 import anyio
 import pytest
+from edgerm_transport_coap.config import STRANGER_S
 from edgerm_transport_coap.message import CONTENT, CREATED, CSM, DELETE, GET, POST, URI_PATH, Message
 from edgerm_transport_coap.streams import Stream, StreamEnded, open_tcp, open_websocket
 
-from .raw import PATIENCE_S, Sessions, listening
+from .raw import PATIENCE_S, Sessions, listening, pass_time
 
 pytestmark = pytest.mark.anyio
 
@@ -39,10 +40,7 @@ async def is_cut(stream: Stream) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["coap+tcp", "coap+ws"])
-async def test_whoever_opens_no_session_is_cut_in_time(
-    scheme: str, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgerm_transport_coap.strangers.STRANGER_S", 1.5)
+async def test_whoever_opens_no_session_is_cut_in_time(scheme: str, sessions: Sessions) -> None:
     async with listening(sessions, url=f"{scheme}://127.0.0.1:0") as listener:
         host, port = "127.0.0.1", int(listener.url.rpartition(":")[2])
         useful = await dial(listener.url)
@@ -54,6 +52,7 @@ async def test_whoever_opens_no_session_is_cut_in_time(
         useless.greet()
         # It is answered, but that does not keep it.
         assert (await ask(useless, GET, b".well-known", b"core")).code == CONTENT
+        pass_time(STRANGER_S)
         assert await is_cut(useless)
         with anyio.fail_after(PATIENCE_S):
             try:
@@ -64,6 +63,7 @@ async def test_whoever_opens_no_session_is_cut_in_time(
         assert (await ask(useful, GET, b".well-known", b"core")).code == CONTENT
         # Once its session has gone, it is a stranger again.
         await ask(useful, DELETE, *[value for _, value in opened.options[:2]])
+        pass_time(STRANGER_S)
         assert await is_cut(useful)
         silent_writer.close()
         for stream in (useful, useless):

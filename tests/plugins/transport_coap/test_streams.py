@@ -114,6 +114,7 @@ async def test_a_signal_with_an_unknown_critical_option_ends_the_connection(
         await stream.close()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_peer_that_takes_little_is_sent_no_more(sessions: Sessions) -> None:
     """RFC 8323, section 5.3.1: whatever the answer is, an opening, an exchange or a reason."""
     async with listening(sessions, url="coap+tcp://127.0.0.1:0") as listener:

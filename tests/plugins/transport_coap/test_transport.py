@@ -19,8 +19,12 @@ from .proxy import Proxy
 class CoapContract(TransportContract):
     @pytest.fixture(autouse=True)
     def _short_flood(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Still far more than both ends keep, and over within the suite's patience, block by block."""
+        """Still far more than both ends keep, and over within the suite's patience, block by block.
+
+        Which is longer: some of it takes 8 s of a quiet machine, with what is lost.
+        """
         monkeypatch.setattr(contract, "FLOOD_MESSAGES", 64)
+        monkeypatch.setattr(contract, "PATIENCE_S", 60.0)
 
     @pytest.fixture
     def config(self) -> CoapConfig:

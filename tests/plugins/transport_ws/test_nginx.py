@@ -19,6 +19,7 @@ from edgerm_transport_ws.transport import WsTransport
 
 from edgerm_core.errors import ConnectionClosed, TransportError
 from edgerm_core.interfaces import Connection
+from edgerm_core.testing.processes import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -56,14 +57,6 @@ class Proxy(NamedTuple):
     master_port: int
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def readme_snippets() -> tuple[str, str]:
     """Return the map and the location from the README."""
     blocks = re.findall(r"```nginx\n(.*?)```", README.read_text(), re.DOTALL)
@@ -80,7 +73,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, certificates: dict[str, str]
             pytest.fail(problem)
         pytest.skip(problem)
     folder = tmp_path_factory.mktemp("nginx")
-    http, https, master = free_ports(3)
+    # Not from the kernel: it would give the master's, which is free most of the time, to anybody.
+    http, https, master = (free_port() for _ in range(3))
     upgrade, location = readme_snippets()
     assert "127.0.0.1:7070" in location
     config = folder / "nginx.conf"
