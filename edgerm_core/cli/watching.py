@@ -30,8 +30,8 @@ EXPLAIN_AFTER_S: Final = 3.0
 EXPLAIN_EVERY_S: Final = 10.0
 """And another one this often, if the answer has changed."""
 
-DRAIN_OUTPUT_S: Final = 5.0
-"""How long after the last end the rest of the output may take to arrive."""
+DRAIN_OUTPUT_S: Final = 10.0
+"""How long nothing of an ended task's output may arrive before its rest is given up."""
 
 FOLLOWED_TASKS: Final = 16
 """Tasks whose output is followed at once; that of the others comes when one of these has ended. An
@@ -128,6 +128,32 @@ class Printer:
         file.flush()
 
 
+class _Draining:
+    """The rest of a task's output after its end: given up when nothing of it comes for a while.
+
+    It is waited for as long as others are followed, and as long as a thin link takes to carry it.
+    """
+
+    def __init__(self, scope: anyio.CancelScope) -> None:
+        self._scope = scope
+        self._ended = False
+        self._followed = False
+
+    def begin(self) -> None:
+        """The task has ended."""
+        self._ended = True
+        self._count()
+
+    def progress(self) -> None:
+        """It is its turn to be followed, or something has come."""
+        self._followed = True
+        self._count()
+
+    def _count(self) -> None:
+        if self._ended and self._followed:
+            self._scope.deadline = anyio.current_time() + DRAIN_OUTPUT_S
+
+
 class Watch:
     """Follows tasks of one framework until all have ended.
 
@@ -176,10 +202,11 @@ class Watch:
         many = len(self._tasks) > 1
         printer = Printer(f"{label}: " if many else "", sys.stdout.buffer, sys.stderr.buffer)
         async with anyio.create_task_group() as group:
+            draining = _Draining(group.cancel_scope)
             if self._output:
-                group.start_soon(self._follow, task, label, printer)
+                group.start_soon(self._follow, task, label, printer, draining)
             await self._narrate(task, label)
-            group.cancel_scope.deadline = anyio.current_time() + DRAIN_OUTPUT_S
+            draining.begin()
         if self._output and group.cancel_scope.cancelled_caught:
             note(
                 f"{label}: the rest of its output has not come; try: edgerm logs {format_task_id(task.id)}"
@@ -208,8 +235,9 @@ class Watch:
                 note(f"{label} waits for a place again ({update.reason}): {update.message}".rstrip(" :"))
             state = update.state
 
-    async def _follow(self, task: Task, label: str, printer: Printer) -> None:
+    async def _follow(self, task: Task, label: str, printer: Printer, draining: _Draining) -> None:
         async with self._followers:
+            draining.progress()
             followed = 0
             async for update in task.changes():
                 if update.attempt == 0 or update.attempt == followed or update.state not in _RAN:
@@ -223,6 +251,7 @@ class Watch:
                         if piece.missed_bytes:
                             note(f"{label}: {piece.missed_bytes} bytes of its output are no longer kept")
                         printer.show(piece)
+                        draining.progress()
                     followed = update.attempt
                 except RequestFailed as error:
                     # Its agent may be away: tried again with the task's next change.

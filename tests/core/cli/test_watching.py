@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -139,8 +139,8 @@ class Scripted:
             fields["agent_name"] = fields["agent_id"].replace("a", "gw")
         self.tasks[number].on_update(TaskUpdate(self.tasks[number].id, version, state, **fields))
 
-    async def watch(self, *, output: bool = True) -> int:
-        with anyio.fail_after(10):
+    async def watch(self, *, output: bool = True, patience_s: float = 30.0) -> int:
+        with anyio.fail_after(patience_s):
             return await Watch(Settings(), self.framework, self.tasks, output=output).run()
 
 
@@ -212,6 +212,54 @@ async def test_log_that_was_away_is_tried_again_with_the_next_change(
         group.start_soon(life)
         assert await scripted.watch() == 0
     assert capfdbinary.readouterr().out == b"late\n"
+
+
+async def test_output_that_comes_slowly_is_waited_for_while_it_comes(
+    scripted: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+    pass_time: Callable[[float], None],
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    async def thin_link(*_: object, **__: object) -> AsyncIterator[LogPiece]:
+        for offset in range(4):
+            await anyio.wait_all_tasks_blocked()
+            pass_time(0.7 * watching.DRAIN_OUTPUT_S)
+            yield LogPiece.make(b"x", OUT, offset, 0)
+        await anyio.wait_all_tasks_blocked()
+        pass_time(1.1 * watching.DRAIN_OUTPUT_S)
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(watching, "read_logs", thin_link)
+    scripted.move(0, 1, TaskState.FINISHED, agent_id="a", attempt=1)
+    await scripted.watch(patience_s=1000)
+    captured = capfdbinary.readouterr()
+    assert captured.out.rstrip() == b"xxxx"
+    assert b"the rest of its output has not come" in captured.err
+
+
+async def test_output_of_those_that_wait_for_their_turn_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Any,
+    pass_time: Callable[[float], None],
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    monkeypatch.setattr(watching, "FOLLOWED_TASKS", 1)
+    scripted = Scripted(monkeypatch, count=2)
+    scripted.logs[1, 1] = pieces((OUT, 0, b"one\n"))
+    scripted.logs[2, 1] = pieces((OUT, 0, b"two\n"))
+    scripted.move(0, 1, TaskState.RUNNING, attempt=1, agent_id="a")
+    scripted.move(1, 1, TaskState.FINISHED, attempt=1, agent_id="a")
+
+    async def end() -> None:
+        await anyio.wait_all_tasks_blocked()
+        pass_time(2 * watching.DRAIN_OUTPUT_S)
+        await anyio.wait_all_tasks_blocked()
+        scripted.move(0, 2, TaskState.FINISHED, attempt=1, agent_id="a")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end)
+        assert await scripted.watch(patience_s=1000) == 0
+    assert sorted(capfdbinary.readouterr().out.splitlines()) == [b"x/0: one", b"x/1: two"]
 
 
 async def test_many_tasks_prefix_their_lines_and_the_first_failure_counts(
