@@ -16,7 +16,7 @@ from edgerm_executor_process.exits import EXIT_UNKNOWN
 from edgerm_core.errors import ExecutorError, TaskLost
 from edgerm_core.interfaces import TaskHandle
 from edgerm_core.tasks import Reason
-from edgerm_core.testing.contracts.executor import RunStarter, until
+from edgerm_core.testing.contracts.executor import PATIENCE_S, RunStarter, until
 
 from .workloads import launch, living, shell
 
@@ -182,6 +182,7 @@ async def test_handle_from_another_boot_or_with_a_reused_pid_is_lost_and_nobody_
 ) -> None:
     bystander = launch("sleep", 600)
     handle = await run(bystander)
+    await until(lambda: living(bystander) != [], "it has not become sleep")
     stale = TaskHandle(
         "process",
         1,
@@ -192,6 +193,9 @@ async def test_handle_from_another_boot_or_with_a_reused_pid_is_lost_and_nobody_
             await run.executor.recover(stale)
         await run.executor.destroy(stale)
     assert living(bystander) == [handle.data["pid"]]
+    with anyio.fail_after(PATIENCE_S):
+        await run.executor.stop(handle, 2 * PATIENCE_S)
+        assert (await run.executor.wait(handle)).signal == signal.SIGTERM, "its end went unnoticed"
 
 
 async def test_start_that_is_repeated_is_the_same_run(run: RunStarter) -> None:
