@@ -150,6 +150,21 @@ async def test_a_start_whose_keeper_was_killed_is_lost_and_not_done_twice(run: R
         run.handles.append(await run.executor.start(again, run.sandbox(spec)))
 
 
+@pytest.mark.root
+async def test_a_start_whose_keeper_was_killed_is_ended_although_it_has_little_of_the_processor(
+    run: RunStarter,
+) -> None:
+    spec = shell(
+        "for i in $(seq 30); do (while :; do :; done) & done; echo begun; wait", resources="cpus:0.01"
+    )
+    await run(spec)
+    await until(lambda: run.printed(spec) != b"", "it never began", limit_s=PATIENCE_S)
+    os.kill(await _keeper_pid(run), signal.SIGKILL)
+    with pytest.raises(ExecutorError, match="may have begun"):
+        await run.executor.start(spec, run.sandbox(spec))
+    assert living(spec) == []
+
+
 async def test_exit_written_before_the_keeper_was_killed_is_found(run: RunStarter) -> None:
     handle = await run(shell("exit 5"))
     with anyio.fail_after(PATIENCE_S):
