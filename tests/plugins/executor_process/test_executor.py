@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -66,7 +66,15 @@ async def test_working_directory_is_the_sandbox(run: RunStarter) -> None:
     assert (work_dir / "file").read_text() == "kept\n"
 
 
-async def test_it_leads_a_session_and_has_default_signals(run: RunStarter) -> None:
+@pytest.fixture
+def quit_is_ignored() -> Iterator[None]:
+    """As a shell lets a program that it puts into the background ignore it."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGQUIT, before)
+
+
+async def test_it_leads_a_session_and_has_default_signals(quit_is_ignored: None, run: RunStarter) -> None:
     spec = launch(
         "python3",
         "-c",
