@@ -136,9 +136,9 @@ def _become(
         # All other descriptors close themselves on exec (PEP 446).
         # What is ignored stays so across exec: by Python itself, by `keeper.main`, and by who started the
         # agent, such as a shell that puts it into the background.
-        for number in signal.valid_signals():
-            if signal.getsignal(number) is signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
+        for each in signal.valid_signals():
+            if signal.getsignal(each) is signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
         if task_file_limit is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, task_file_limit)
         os.umask(0o022)
