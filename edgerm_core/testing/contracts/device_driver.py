@@ -24,7 +24,7 @@ from edgerm_core.resources import Device
 from edgerm_core.tasks import Reason
 from edgerm_core.testing.contracts.asynchronous import AsyncContract
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 30.0
 """No single wait of the suite is longer."""
 
 ABSENT: Final = "no-such-device"

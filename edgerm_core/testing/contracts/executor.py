@@ -33,22 +33,24 @@ from edgerm_core.tasks import ExitResult, Reason
 from edgerm_core.testing.contracts.asynchronous import AsyncContract
 from edgerm_core.testing.sandboxes import DirectorySandbox
 
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 60.0
 """No single step takes this long, not even on a small and busy machine."""
 
-SOON_S: Final = 10.0
+SOON_S: Final = 30.0
 """What must not wait for a long grace period is over within this."""
 
 LONG_GRACE_S: Final = 60.0
 """Longer than any test may last: whoever waits for all of it fails."""
 
-STARTS: Final = 3
+TRIES: Final = 5
+"""Of so many the best one counts where pauses are measured: a busy machine makes pauses of its own."""
+
 TURN_S: Final = 0.01
 MAX_PAUSE_S: Final = 0.5
 """A few milliseconds are allowed; this much only shows what blocks on purpose."""
 
-MIN_TURNS: Final = 10
-"""The event loop has more turns than this in half a second, and fewer than this if it has none in it."""
+GRACE_S: Final = 0.8
+"""Whoever blocks the event loop for all of it is far beyond MAX_PAUSE_S."""
 
 MakeExecutor = Callable[[], Executor]
 
@@ -130,10 +132,7 @@ class ExecutorContract(AsyncContract):
     async def run(self, make_executor: MakeExecutor, tmp_path: Path) -> AsyncIterator[RunStarter]:
         starter = RunStarter(make_executor, tmp_path / "sandboxes")
         yield starter
-        with anyio.fail_after(PATIENCE_S):
-            for handle in starter.handles:
-                await starter.executor.destroy(handle)
-            await starter.executor.close()
+        await starter.clean_up()
 
     # --- fingerprint ---
 
@@ -204,13 +203,12 @@ class ExecutorContract(AsyncContract):
     async def test_starting_leaves_the_event_loop_to_others(
         self, run: RunStarter, workloads: Workloads
     ) -> None:
-        """Of several starts the best one counts: a busy machine makes pauses of its own."""
-        pauses: list[float] = []
-        for _ in range(STARTS):
-            async with _pauses() as found:
+        for _ in range(TRIES):
+            async with _pauses() as pauses:
                 await run(workloads.runs())
-            pauses.append(max(found))
-        assert min(pauses) < MAX_PAUSE_S, "start blocks the event loop: anyio.to_thread takes what is slow"
+            if max(pauses) < MAX_PAUSE_S:
+                return
+        pytest.fail("start blocks the event loop: anyio.to_thread takes what is slow")
 
     # --- wait ---
 
@@ -299,22 +297,11 @@ class ExecutorContract(AsyncContract):
         assert not workloads.alive(launch)
 
     async def test_deaf_run_is_ended_after_its_grace(self, run: RunStarter, workloads: Workloads) -> None:
-        launch = workloads.ignores_stop()
-        handle = await run(launch)
-        if await run.can("signals") and await run.can("logs"):
-            await until(lambda: run.printed(launch) != b"", "the run never said that it is deaf")
-        started = anyio.current_time()
-        async with _pauses() as pauses:
-            with anyio.fail_after(SOON_S):
-                await run.executor.stop(handle, 0.5)
-        if await run.can("signals"):
-            assert anyio.current_time() - started >= 0.45, "it was given less than its grace"
-            assert len(pauses) > MIN_TURNS, "stop blocks the event loop while it waits for the end"
-        with anyio.fail_after(SOON_S):
-            result = await run.executor.wait(handle)
-        assert not result.ok
-        assert result.message
-        assert not workloads.alive(launch)
+        for _ in range(TRIES):
+            longest_pause_s = await _stop_deaf_run(run, workloads)
+            if longest_pause_s < MAX_PAUSE_S or not await run.can("signals"):
+                return
+        pytest.fail("stop blocks the event loop while it waits for the end")
 
     async def test_wait_returns_while_a_stop_is_under_way(
         self, run: RunStarter, workloads: Workloads
@@ -499,6 +486,26 @@ class ExecutorContract(AsyncContract):
         assert scope.cancelled_caught, "the neighbour ended"
 
 
+async def _stop_deaf_run(run: RunStarter, workloads: Workloads) -> float:
+    """Start a run that ignores polite requests and stop it; return for how long the event loop paused."""
+    launch = workloads.ignores_stop()
+    handle = await run(launch)
+    if await run.can("signals") and await run.can("logs"):
+        await until(lambda: run.printed(launch) != b"", "the run never said that it is deaf")
+    started = anyio.current_time()
+    async with _pauses() as pauses:
+        with anyio.fail_after(SOON_S):
+            await run.executor.stop(handle, GRACE_S)
+    if await run.can("signals"):
+        assert anyio.current_time() - started >= GRACE_S - 0.05, "it was given less than its grace"
+    with anyio.fail_after(SOON_S):
+        result = await run.executor.wait(handle)
+    assert not result.ok
+    assert result.message
+    assert not workloads.alive(launch)
+    return max(pauses)
+
+
 @asynccontextmanager
 async def _pauses() -> AsyncIterator[list[float]]:
     """Yield a list of how long the event loop made another coroutine wait, each time it had its turn."""
@@ -568,6 +575,14 @@ class RunStarter:
         """Close the executor and go on with a new one, as the agent's next process would."""
         await self.executor.close()
         self.executor = self._make_executor()
+
+    async def clean_up(self) -> None:
+        """Destroy all runs, and close the executor."""
+        for handle in self.handles:
+            with anyio.fail_after(PATIENCE_S):
+                await self.executor.destroy(handle)
+        with anyio.fail_after(PATIENCE_S):
+            await self.executor.close()
 
     async def can(self, capability: str) -> bool:
         """Return whether the executor says that it does this here."""

@@ -28,7 +28,7 @@ from edgerm_core.testing.contracts.alarm import TimelyContract
 
 Record = tuple[str, bytes, bytes]
 
-PROCESS_TIMEOUT_S: Final = 30.0
+PROCESS_TIMEOUT_S: Final = 60.0
 
 TORN_AT: Final = 12
 """In so many places the last commit is cut off."""

@@ -37,7 +37,7 @@ from edgerm_core.testing.contracts.asynchronous import AsyncContract
 SMALL_MESSAGE_BYTES: Final = 4096
 """What `small_transport` takes at most."""
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 40.0
 """No single wait of the suite is longer."""
 
 FLOOD_MESSAGES: Final = 512
@@ -46,6 +46,9 @@ FLOOD_MESSAGE_BYTES: Final = 64 << 10
 
 STALLED_S: Final = 0.3
 """A sender that has not got on for this long is taken to wait."""
+
+LOOKS: Final = 10
+"""So often it is looked at meanwhile: a pause of the machine, in which nobody gets on, is one look."""
 
 
 async def echo(connection: Connection) -> None:
@@ -600,10 +603,11 @@ class _Flood:
 
     async def stalled(self) -> None:
         """Return when nothing has been sent for a while, or all has."""
-        before = -1
-        while self.sent not in (before, FLOOD_MESSAGES):
+        before, alike = -1, 0
+        while alike < LOOKS and self.sent != FLOOD_MESSAGES:
+            alike = alike + 1 if self.sent == before else 0
             before = self.sent
-            await anyio.sleep(STALLED_S)
+            await anyio.sleep(STALLED_S / LOOKS)
 
 
 async def _send_all(source: Connection, messages: list[bytes]) -> None:

@@ -182,7 +182,8 @@ class Keeper:
         if pidfd is not None:
             self._unregister(pidfd)
             os.close(pidfd)
-        self._by_pid.pop(run.pid, None)
+        if self._by_pid.get(run.pid) is run:  # The id of a run long gone may be another's by now.
+            del self._by_pid[run.pid]
         waiting = self._waiting.pop(run.key, [])
         for client, number, operation in waiting:
             if operation == "start":

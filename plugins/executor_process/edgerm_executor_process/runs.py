@@ -201,6 +201,8 @@ class Run:
 
     def _end_earlier(self) -> None:
         """End what a keeper that was killed in the middle of this very start has left."""
+        self.group.forbid_forks()
+        self.group.unthrottle()
         for _ in range(KILL_ROUNDS):
             pids = self.group.pids()
             if not pids and self.group.remove():
@@ -210,7 +212,7 @@ class Run:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
-            time.sleep(0.001)
+            time.sleep(KILL_ROUND_S)
 
     def exec_told(self) -> None:
         """Read how the exec went: now the task runs, or `start_error` says why not."""

@@ -28,9 +28,6 @@ FAILED_EXIT: Final = 127
 task_file_limit: tuple[int, int] | None = None
 """Limit of open files that tasks get, where the keeper has raised its own."""
 
-_IGNORED_BY_KEEPER: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP)
-"""Two by Python itself, two by `keeper.main`. What is ignored stays so across exec."""
-
 
 class StartError(Exception):
     """A process cannot be started.
@@ -137,8 +134,11 @@ def _become(
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         # All other descriptors close themselves on exec (PEP 446).
-        for ignored in _IGNORED_BY_KEEPER:
-            signal.signal(ignored, signal.SIG_DFL)
+        # What is ignored stays so across exec: by Python itself, by `keeper.main`, and by who started the
+        # agent, such as a shell that puts it into the background.
+        for each in signal.valid_signals():
+            if signal.getsignal(each) is signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
         if task_file_limit is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, task_file_limit)
         os.umask(0o022)

@@ -30,12 +30,12 @@ def scripted(script: Script) -> FakeExecutor:
 
 
 async def start(executor: FakeExecutor, tmp_path: Path) -> TaskHandle:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await executor.start(launch(), DirectorySandbox(tmp_path))
 
 
 async def wait(executor: FakeExecutor, handle: TaskHandle) -> ExitResult:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         return await executor.wait(handle)
 
 
@@ -71,11 +71,11 @@ async def test_start_that_hangs_can_be_let_go_on(tmp_path: Path) -> None:
     executor = scripted(Script(start_hangs=True, exits=WELL))
     async with anyio.create_task_group() as group:
         group.start_soon(start, executor, tmp_path)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await executor.until(lambda: bool(executor.started))
         assert executor.running == set()
         executor.go_on()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await executor.until(lambda: bool(executor.running))
 
 

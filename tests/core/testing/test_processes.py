@@ -95,4 +95,4 @@ def test_tasks_end_with_the_block_and_keepers_and_groups_soon_after(tmp_path: Pa
         cluster.wait_for("sleeper", "RUNNING")
         assert "sleep 600" in " ".join(processes_of(tmp_path).values())
     assert not [text for text in processes_of(tmp_path).values() if "sleep" in text]
-    assert gone_after(20.0, left_behind) == {}
+    assert gone_after(60.0, left_behind) == {}

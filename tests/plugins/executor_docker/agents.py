@@ -11,6 +11,7 @@ from edgerm_executor_docker.executor import DockerExecutor
 
 from edgerm_core.interfaces import TaskHandle, TaskLaunch
 from edgerm_core.logs import STDOUT, LogReader
+from edgerm_core.testing.contracts.executor import PATIENCE_S
 from edgerm_core.testing.sandboxes import DirectorySandbox
 
 TICKS = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.05; done"
@@ -42,7 +43,7 @@ class Agents:
         return DirectorySandbox(self.base / "sandboxes" / str(run.task_id), self.limit_bytes)
 
     async def start(self, executor: DockerExecutor, run: TaskLaunch) -> TaskHandle:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             handle = await executor.start(run, self.sandbox(run))
         self.handles.append(handle)
         return handle
@@ -68,8 +69,8 @@ class Agents:
     async def close(self) -> None:
         """Remove all runs and close all executors."""
         for handle in self.handles:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE_S):
                 await self.made[-1].destroy(handle)
         for executor in self.made:
-            with anyio.fail_after(30):
+            with anyio.fail_after(PATIENCE_S):
                 await executor.close()

@@ -40,7 +40,9 @@ PACKAGES: Final = "docker.io podman netavark busybox-static iproute2"
 SETUP: Final = f"apt-get install -y --no-install-recommends {PACKAGES}, and run the tests as root"
 
 READY_S: Final = 60.0
-STOP_S: Final = 30.0
+STOP_S: Final = 60.0
+"""dockerd itself gives its containers up to 15 s."""
+
 CALL_S: Final = 120.0
 POLL_S: Final = 0.02
 

@@ -14,6 +14,7 @@ from edgerm_core.errors import ExecutorError, SpecError
 from edgerm_core.interfaces import TaskHandle, TaskLaunch
 from edgerm_core.logs import STDERR, STDOUT, LogReader
 from edgerm_core.tasks import ExitResult, Reason
+from edgerm_core.testing.contracts.executor import PATIENCE_S
 from edgerm_core.testing.sandboxes import DirectorySandbox
 
 from .workloads import living, shell
@@ -38,14 +39,14 @@ class Runner:
         return DirectorySandbox(self.base / "sandboxes" / str(run.task_id))
 
     async def start(self, run: TaskLaunch) -> TaskHandle:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             handle = await self.executor.start(run, self.sandbox(run))
         self.handles.append(handle)
         return handle
 
     async def to_end(self, run: TaskLaunch) -> ExitResult:
         handle = await self.start(run)
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_S):
             return await self.executor.wait(handle)
 
     async def says(self, text: str, **options: Any) -> str:
@@ -69,7 +70,8 @@ class Runner:
         return str(caught.value)
 
     async def close(self) -> None:
-        with anyio.fail_after(60):
-            for handle in self.handles:
+        for handle in self.handles:
+            with anyio.fail_after(PATIENCE_S):
                 await self.executor.destroy(handle)
+        with anyio.fail_after(PATIENCE_S):
             await self.executor.close()

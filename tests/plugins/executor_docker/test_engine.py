@@ -24,7 +24,7 @@ from tests.plugins.executor_docker.engine import (
     running,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 KINDS = pytest.mark.parametrize("kind", [DockerEngine, PodmanEngine])
 SERVE = "mkdir /www; echo page > /www/index.html; exec httpd -f -p 8080 -h /www"
@@ -131,7 +131,7 @@ def test_what_a_killed_test_run_left_is_removed_by_the_next(engine: DockerEngine
         text=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": root},
-        timeout=60,
+        timeout=150,
         check=False,
     )
     directory = Path(done.stdout.strip())

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from edgerm_core.tasks import Reason
-from edgerm_core.testing.contracts.executor import until
+from edgerm_core.testing.contracts.executor import PATIENCE_S, until
 
 from .engine import Engine
 from .runner import Runner
@@ -53,7 +53,7 @@ async def test_stop_signal_is_the_tasks_own(runner: Runner) -> None:
     run = shell("trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done", stop_signal="SIGINT")
     handle = await runner.start(run)
     await until(lambda: runner.printed(run) == "ready", "it is not ready")
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await runner.executor.stop(handle, 60.0)
         assert (await runner.executor.wait(handle)).exit_code == 9
 
@@ -61,7 +61,7 @@ async def test_stop_signal_is_the_tasks_own(runner: Runner) -> None:
 async def test_container_that_somebody_removes_ends_its_run(any_engine: Engine, runner: Runner) -> None:
     handle = await runner.start(launch("sleep", 600))
     any_engine.call("DELETE", f"/containers/{handle.data['container']}", force="true")
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         result = await runner.executor.wait(handle)
     assert not result.ok
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from edgerm_core.logs import LogWriter
-from edgerm_core.testing.contracts.executor import until
+from edgerm_core.testing.contracts.executor import PATIENCE_S, until
 
 from .agents import TICKS, Agents
 from .engine import DockerEngine, Engine
@@ -56,10 +56,11 @@ async def test_output_of_a_run_that_ended_without_the_agent_is_complete(
     handle = await agents.start(executor, run)
     await until(lambda: len(agents.ticks(run)) > 2, "it printed nothing")
     await executor.close()
-    await anyio.sleep(1.0)
+    container = str(handle.data["container"])
+    await until(lambda: not any_engine.inspect(container)["State"]["Running"], "it does not end")
     executor = agents.agent(any_engine.url)
     await executor.recover(handle)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         assert (await executor.wait(handle)).ok
     assert agents.ticks(run) == list(range(1, 11))
     assert agents.printed(run).count(b"last") == 1
@@ -75,7 +76,7 @@ async def test_all_seen_before_the_restart_is_not_written_again(any_engine: Engi
         executor = agents.agent(any_engine.url)
         await executor.recover(handle)
         await anyio.sleep(0.2)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await executor.stop(handle, 0.0)
         await executor.wait(handle)
     assert agents.printed(run).rstrip(b"\n") == b"tick 1\nunfinished"
@@ -94,7 +95,12 @@ async def test_flood_while_nobody_listens_loses_the_oldest_and_doubles_nothing(
     await until(lambda: agents.ticks(run) == [0], "it printed nothing")
     await executor.close()
     (agents.sandbox(run).work_dir / "go").touch()
-    await anyio.sleep(2.0)
+
+    def last() -> bytes:
+        query = {"stdout": "true", "tail": "1"}
+        return engine.request("GET", f"/containers/{handle.data['container']}/logs", query=query)[1]
+
+    await until(lambda: last().endswith(b"end\n"), "the engine never has the flood's end")
     executor = agents.agent(engine.url)
     await executor.recover(handle)
     await until(lambda: agents.printed(run).endswith(b"end\n"), "the flood's end is not there")
@@ -117,7 +123,7 @@ async def test_full_disk_costs_the_output_and_not_the_task(
     monkeypatch.setattr(output, "LogWriter", Full)
     executor = agents.agent(engine.url)
     handle = await agents.start(executor, shell("echo lost"))
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         result = await executor.wait(handle)
     assert result.ok
     assert "5 bytes of its output could not be kept: No space left on device" in result.message

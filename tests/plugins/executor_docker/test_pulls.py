@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -64,6 +65,12 @@ async def puller(engine: DockerEngine) -> AsyncIterator[Puller]:
     made = Puller(engine.url)
     yield made
     await made.close()
+
+
+@pytest.fixture(autouse=True)
+def slow_engine_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing for some seconds on a busy machine is not taken for an engine that hangs."""
+    monkeypatch.setattr(pulls_module, "PING_S", 60.0)
 
 
 def has(engine: DockerEngine, image: str) -> bool:
@@ -254,7 +261,8 @@ async def test_registry_that_never_answers_is_given_up_by_name_and_in_time(engin
     await puller.close()
     assert error.reason == Reason.BLOB_UNAVAILABLE
     assert error.recoverable
-    assert f"nothing came from the registry {source.host} for 2 s" in str(error)
+    # Less if the engine was asked late.
+    assert re.search(f"nothing came from the registry {source.host} for [0-2] s", str(error))
 
 
 async def test_registry_that_hangs_once_is_asked_again(
@@ -267,6 +275,7 @@ async def test_registry_that_hangs_once_is_asked_again(
         async with anyio.create_task_group() as group:
             group.start_soon(puller.pull, source.image)
             await until(lambda: any("nothing came" in each for each in puller.reports), "it waits for ever")
+            monkeypatch.setattr(pulls_module, "ANSWER_S", 60.0)
             source.voice.set()
         assert has(engine, source.image)
         engine.call("DELETE", f"/images/{source.image}", force="true")

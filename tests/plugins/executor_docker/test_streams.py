@@ -41,7 +41,7 @@ async def answering(path: Path, answer: Callable[[SocketStream], Awaitable[Any]]
 
 
 async def get(path: str) -> EngineStream:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         return await open_stream(path, "GET", "/x", {"a": "b c"}, {}, False)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import anyio
 import pytest
 from edgerm_executor_process.config import ProcessConfig
 from edgerm_executor_process.executor import ProcessExecutor
 
 from edgerm_core.interfaces import Executor
-from edgerm_core.testing.contracts.executor import PATIENCE_S, MakeExecutor, RunStarter
+from edgerm_core.testing.contracts.executor import MakeExecutor, RunStarter
 
 
 @pytest.fixture
@@ -31,10 +30,7 @@ def make_executor(state_dir: Path) -> MakeExecutor:
 async def run(make_executor: MakeExecutor, tmp_path: Path) -> AsyncIterator[RunStarter]:
     starter = RunStarter(make_executor, tmp_path / "sandboxes")
     yield starter
-    with anyio.fail_after(PATIENCE_S):
-        for handle in starter.handles:
-            await starter.executor.destroy(handle)
-        await starter.executor.close()
+    await starter.clean_up()
 
 
 @pytest.fixture

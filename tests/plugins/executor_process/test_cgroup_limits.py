@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from edgerm_executor_process.cgroup_limits import GroupPlan, mem_limit_bytes, plan_groups
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgerm_core.cgroups import Cgroups, CgroupVersion, Enforcement
@@ -85,6 +85,7 @@ def test_quota_is_what_was_granted_but_no_less_than_the_kernel_takes(cpus: str, 
     assert values(plan)["cpu.cfs_quota_us"] == quota
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9))
 def test_memory_limit_is_whole_pages_and_never_less_than_granted(milli: int) -> None:
     size = mem_limit_bytes(Resources({"mem": milli}))
@@ -93,6 +94,7 @@ def test_memory_limit_is_whole_pages_and_never_less_than_granted(milli: int) -> 
     assert 0 <= size - milli * (1 << 20) // 1000 < 4096
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9))
 def test_weight_is_in_the_kernels_range(milli: int) -> None:
     plan = plan_groups(found("v2"), "a", "r", Resources({"cpus": milli}), 5)

@@ -12,7 +12,13 @@ from edgerm_executor_process.executor import ProcessExecutor
 
 from edgerm_core.cgroups import detect_cgroups
 from edgerm_core.interfaces import Executor
-from edgerm_core.testing.contracts.executor import ExecutorContract, MakeExecutor, RunStarter, until
+from edgerm_core.testing.contracts.executor import (
+    PATIENCE_S,
+    ExecutorContract,
+    MakeExecutor,
+    RunStarter,
+    until,
+)
 
 from .workloads import FAMILY, ProcessWorkloads, living, shell
 
@@ -56,13 +62,13 @@ class TestProcessExecutorWithoutControlGroups(ExecutorContract):
         spec = shell(FAMILY + "exec sleep 600")
         handle = await run(spec)
         await until(lambda: len(living(spec)) >= 6, "the family never lived")
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             await run.executor.stop(handle, 5.0)
         assert living(spec) == []
 
     async def test_stats_come_from_the_processes(self, run: RunStarter) -> None:
         handle = await run(shell("sleep 600; true"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_S):
             # Between fork and exec a process may have no pages to count.
             while not (stats := await run.executor.stats(handle)).mem_bytes:  # noqa: ASYNC110
                 await anyio.sleep(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -17,7 +17,7 @@ from edgerm_core.errors import ConfigError, ExecutorError, SpecError, TaskLost
 from edgerm_core.interfaces import TaskHandle
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.tasks import Reason, Volume
-from edgerm_core.testing.contracts.executor import RunStarter, until
+from edgerm_core.testing.contracts.executor import PATIENCE_S, RunStarter, until
 
 from .workloads import FAMILY, launch, living, shell
 
@@ -66,7 +66,15 @@ async def test_working_directory_is_the_sandbox(run: RunStarter) -> None:
     assert (work_dir / "file").read_text() == "kept\n"
 
 
-async def test_it_leads_a_session_and_has_default_signals(run: RunStarter) -> None:
+@pytest.fixture
+def quit_is_ignored() -> Iterator[None]:
+    """As a shell lets a program that it puts into the background ignore it."""
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGQUIT, before)
+
+
+async def test_it_leads_a_session_and_has_default_signals(quit_is_ignored: None, run: RunStarter) -> None:
     spec = launch(
         "python3",
         "-c",
@@ -251,14 +259,14 @@ async def test_stop_ends_children_in_other_sessions_too(
 ) -> None:
     handle, alive = await _family_started(run, "sleep 600")
     assert groups_of(handle.data)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.stop(handle, 5.0)
     assert alive() == []
 
 
 async def test_destroy_ends_children_in_other_sessions_too(run: RunStarter) -> None:
     handle, alive = await _family_started(run, "sleep 600")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.destroy(handle)
     assert alive() == []
 
@@ -266,7 +274,7 @@ async def test_destroy_ends_children_in_other_sessions_too(run: RunStarter) -> N
 async def test_children_left_by_a_finished_process_are_ended(run: RunStarter) -> None:
     handle, alive = await _family_started(run, "until test -e go; do sleep 0.01; done; exit 4")
     (Path(str(handle.data["result_path"])).parent / "go").touch()
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         result = await run.executor.wait(handle)
     assert result.exit_code == 4
     assert alive() == []
@@ -277,7 +285,7 @@ async def test_descendants_that_ignore_sigterm_die_after_the_grace(run: RunStart
     handle = await run(spec)
     await until(lambda: run.printed(spec) == b"ready\n", "it never got ready")
     started = anyio.current_time()
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.stop(handle, 0.3)
         result = await run.executor.wait(handle)
     assert anyio.current_time() - started >= 0.3
@@ -289,7 +297,7 @@ async def test_a_longer_grace_does_not_put_off_a_shorter_one(run: RunStarter) ->
     spec = shell("trap '' TERM; echo ready; while :; do sleep 0.1; done")
     handle = await run(spec)
     await until(lambda: run.printed(spec) == b"ready\n", "it never got ready")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             group.start_soon(run.executor.stop, handle, 0.3)
             group.start_soon(run.executor.stop, handle, 600.0)
@@ -308,7 +316,7 @@ async def test_two_hundred_at_once(run: RunStarter) -> None:
     async def one(number: int) -> None:
         codes[number] = (await run.to_end(shell(f"exit {number}"))).exit_code
 
-    with anyio.fail_after(60):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             for number in range(200):
                 group.start_soon(one, number)

@@ -12,6 +12,7 @@ import pytest
 from edgerm_executor_process.keeper_client import LOG_NAME, KeeperClient, KeeperGone
 
 from edgerm_core.errors import ExecutorError
+from edgerm_core.testing.contracts.executor import PATIENCE_S
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ async def test_requests_of_many_coroutines_are_all_answered_although_some_are_ca
             if not scope.cancelled_caught:
                 answered += 1
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             for _ in range(60):
                 group.start_soon(ask)
@@ -61,7 +62,7 @@ async def test_waiting_coroutines_hear_of_a_broken_connection(client: KeeperClie
             await connection.wait_for("never", lambda: False)
         told += 1
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             for _ in range(5):
                 group.start_soon(wait)
@@ -77,7 +78,7 @@ async def test_two_clients_share_one_keeper(client: KeeperClient, tmp_path: Path
     async def ask(client: KeeperClient) -> None:
         pids.add((await (await client.connection()).request("hello"))["pid"])
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             group.start_soon(ask, client)
             group.start_soon(ask, other)
@@ -91,7 +92,7 @@ async def test_nonsense_drops_only_who_sent_it(client: KeeperClient, tmp_path: P
         stream = await client._dial()
         assert stream is not None
         await stream.send(nonsense)
-        with anyio.fail_after(10), pytest.raises(anyio.EndOfStream):
+        with anyio.fail_after(PATIENCE_S), pytest.raises(anyio.EndOfStream):
             await stream.receive()
         await stream.aclose()
     assert (await keeper.request("hello"))["protocol"] == 1

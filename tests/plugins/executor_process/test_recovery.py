@@ -16,7 +16,7 @@ from edgerm_executor_process.exits import EXIT_UNKNOWN
 from edgerm_core.errors import ExecutorError, TaskLost
 from edgerm_core.interfaces import TaskHandle
 from edgerm_core.tasks import Reason
-from edgerm_core.testing.contracts.executor import RunStarter, until
+from edgerm_core.testing.contracts.executor import PATIENCE_S, RunStarter, until
 
 from .workloads import launch, living, shell
 
@@ -72,7 +72,7 @@ async def test_agent_that_dies_hard_loses_neither_tasks_nor_exits_nor_output(
     for handle in (first, second):
         assert await run.executor.recover(handle) == handle
         run.handles.append(handle)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         assert (await run.executor.wait(first)).exit_code == 7
         (tmp_path / "2" / "work" / "go").touch()
         assert (await run.executor.wait(second)).exit_code == 8
@@ -90,7 +90,7 @@ async def test_killed_keeper_costs_the_exit_code_but_neither_task_nor_output(run
         nonlocal result
         result = await run.executor.wait(handle)
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
             await until(lambda: run.printed(spec) != b"", "it never printed")
@@ -116,7 +116,7 @@ async def test_run_can_be_stopped_after_its_keeper_was_killed(run: RunStarter) -
     spec = shell("setsid sleep 601 & trap '' TERM; while :; do sleep 0.1; done")
     handle = await run(spec)
     os.kill(await _keeper_pid(run), signal.SIGKILL)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.stop(handle, 0.2)
         assert not (await run.executor.wait(handle)).ok
     assert living(spec) == []
@@ -127,7 +127,7 @@ async def test_run_can_be_destroyed_after_its_keeper_was_killed(run: RunStarter)
     handle = await run(spec)
     os.kill(await _keeper_pid(run), signal.SIGKILL)
     await run.restart_agent()
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.destroy(handle)
     assert living(spec) == []
 
@@ -138,7 +138,7 @@ async def test_a_start_whose_keeper_was_killed_is_lost_and_not_done_twice(run: R
     await run(spec)
     await until(lambda: run.printed(spec) != b"", "it never began")
     os.kill(await _keeper_pid(run), signal.SIGKILL)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         with pytest.raises(ExecutorError, match="may have begun") as lost:
             await run.executor.start(
                 spec, run.sandbox(spec)
@@ -150,9 +150,24 @@ async def test_a_start_whose_keeper_was_killed_is_lost_and_not_done_twice(run: R
         run.handles.append(await run.executor.start(again, run.sandbox(spec)))
 
 
+@pytest.mark.root
+async def test_a_start_whose_keeper_was_killed_is_ended_although_it_has_little_of_the_processor(
+    run: RunStarter,
+) -> None:
+    spec = shell(
+        "for i in $(seq 30); do (while :; do :; done) & done; echo begun; wait", resources="cpus:0.01"
+    )
+    await run(spec)
+    await until(lambda: run.printed(spec) != b"", "it never began", limit_s=PATIENCE_S)
+    os.kill(await _keeper_pid(run), signal.SIGKILL)
+    with pytest.raises(ExecutorError, match="may have begun"):
+        await run.executor.start(spec, run.sandbox(spec))
+    assert living(spec) == []
+
+
 async def test_exit_written_before_the_keeper_was_killed_is_found(run: RunStarter) -> None:
     handle = await run(shell("exit 5"))
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.wait(handle)
         os.kill(await _keeper_pid(run), signal.SIGKILL)
         await run.restart_agent()
@@ -169,7 +184,7 @@ async def test_end_that_nobody_saw_is_lost_and_its_children_are_ended(run: RunSt
     (run.sandbox(spec).work_dir / "go").touch()
     await until(lambda: handle.data["pid"] not in living(spec), "it never ended")
     await run.restart_agent()
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         with pytest.raises(TaskLost, match="no exit status"):
             await run.executor.recover(handle)
         await run.executor.destroy(handle)
@@ -182,16 +197,20 @@ async def test_handle_from_another_boot_or_with_a_reused_pid_is_lost_and_nobody_
 ) -> None:
     bystander = launch("sleep", 600)
     handle = await run(bystander)
+    await until(lambda: living(bystander) != [], "it has not become sleep")
     stale = TaskHandle(
         "process",
         1,
         {**handle.data, **change, "key": str(handle.data["key"]) + "0", "mark": "X=y", "group": {}},
     )
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         with pytest.raises(TaskLost):
             await run.executor.recover(stale)
         await run.executor.destroy(stale)
     assert living(bystander) == [handle.data["pid"]]
+    with anyio.fail_after(PATIENCE_S):
+        await run.executor.stop(handle, 2 * PATIENCE_S)
+        assert (await run.executor.wait(handle)).signal == signal.SIGTERM, "its end went unnoticed"
 
 
 async def test_start_that_is_repeated_is_the_same_run(run: RunStarter) -> None:
@@ -207,5 +226,7 @@ async def test_keeper_ends_with_its_groups_when_there_is_nothing_to_keep(run: Ru
     handle = run.handles.pop()
     await run.executor.destroy(handle)
     await run.executor.close()
-    await until(lambda: not Path(f"/proc/{keeper}").exists(), "the keeper stays for ever", limit_s=20)
+    await until(
+        lambda: not Path(f"/proc/{keeper}").exists(), "the keeper stays for ever", limit_s=PATIENCE_S
+    )
     assert [path for path in handle.data["group"]["path"].values() if Path(path).parent.exists()] == []

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from edgerm_executor_process.executor import ProcessExecutor
 
-from edgerm_core.testing.contracts.executor import RunStarter
+from edgerm_core.testing.contracts.executor import PATIENCE_S, RunStarter, until
 
 from .workloads import launch, living, shell
 
@@ -30,9 +30,10 @@ async def test_a_run_whose_agent_and_keeper_were_killed_in_its_start_is_ended(
     groups = groups_of((await run(stray)).data)
     assert groups
     handle = await run(known)
+    await until(lambda: living(known) != [], "it has not become sleep")
     os.kill(int((await executor._ask("hello"))["pid"]), signal.SIGKILL)
     await run.restart_agent()
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_S):
         await run.executor.fingerprint()
         await run.executor.sweep([handle])
         assert living(stray) == []

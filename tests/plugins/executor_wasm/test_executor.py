@@ -17,6 +17,7 @@ from edgerm_core.interfaces import TaskHandle
 from edgerm_core.limits import MAX_RESULT_BYTES
 from edgerm_core.logs import STDERR
 from edgerm_core.tasks import Implementation, Reason, Volume
+from edgerm_core.testing.contracts.executor import until
 
 if TYPE_CHECKING:
     from tests.plugins.executor_wasm.conftest import Rig
@@ -218,7 +219,7 @@ async def test_closed_executor_starts_nothing(rig: Rig) -> None:
 
 
 async def test_executor_closed_while_it_loads_leaves_no_threads(rig: Rig) -> None:
-    before = {thread.name for thread in threading.enumerate()}
+    before = set(threading.enumerate())
 
     async def start() -> None:
         with pytest.raises(ExecutorError, match="stopping"):
@@ -228,8 +229,12 @@ async def test_executor_closed_while_it_loads_leaves_no_threads(rig: Rig) -> Non
         group.start_soon(start)
         await anyio.lowlevel.checkpoint()
         await rig.executor.close()
-    after = {thread.name for thread in threading.enumerate()}
-    assert not {name for name in after - before if name.startswith("wasm-")}
+
+    def left() -> set[str]:
+        return {t.name for t in set(threading.enumerate()) - before if t.name.startswith("wasm-")}
+
+    # It does not wait for ever for a thread that gets no processor.
+    await until(lambda: not left(), "threads go on")
 
 
 # --- memory ---
@@ -273,13 +278,14 @@ async def test_table_grows_to_its_limit_only(rig: Rig) -> None:
 
 async def test_stats_tell_memory_and_processor_time(rig: Rig) -> None:
     handle = await rig.start(rig.launch("memory", "grow_and_spin", 31))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while True:
             stats = await rig.executor.stats(handle)
-            if stats.cpu_s and stats.mem_bytes:
+            # Its first slice may have been over before it had grown.
+            if stats.cpu_s and stats.mem_bytes == 2 << 20:
                 break
             await anyio.sleep(0.01)
-    assert stats.mem_bytes == stats.mem_peak_bytes == 2 << 20
+    assert stats.mem_peak_bytes == 2 << 20
     assert (await rig.executor.stats(TaskHandle("wasm"))).cpu_s is None
 
 
@@ -347,7 +353,7 @@ async def test_run_inside_a_file_operation_that_never_returns_can_be_stopped(
     handle = await rig.start(rig.launch("files", "read", volumes=((Volume("data"), tmp_path / "volume"),)))
     await anyio.sleep(0.1)
     assert (await rig.run(rig.launch("numbers", "nothing"))).ok, "short runs go on"
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await rig.executor.stop(handle, 0.1)
     ended = await rig.wait(handle)
     assert (ended.ok, ended.reason) == (False, Reason.KILLED_BY_REQUEST)

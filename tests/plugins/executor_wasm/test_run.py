@@ -25,6 +25,16 @@ from edgerm_core.testing.sandboxes import DirectorySandbox
 
 MODULES = Path(__file__).parent / "modules"
 MIB = 1 << 20
+WAITS = """(module
+  (memory (export "memory") 1)
+  (func (export "f") (param $n i32) (result i32)
+    (i32.store8 (i32.const 1) (i32.add (i32.load8_u (i32.const 1)) (i32.const 1)))
+    (local.set $n (i32.add (local.get $n) (i32.const 1)))
+    (loop $again (br_if $again (i32.eqz (i32.load8_u (i32.const 0)))))
+    (i32.add (local.get $n) (i32.load8_u (i32.const 1)))))"""
+"""Goes on until its first byte is set, however long that takes; returns its argument, 1 more, and how
+often it has begun."""
+
 MakeRun = Callable[..., Run]
 
 
@@ -95,15 +105,17 @@ def test_short_run_ends_in_one_turn_on_whose_thread_it_is(make_run: MakeRun, hos
 
 
 def test_run_that_uses_up_its_slices_goes_on_where_it_was(make_run: MakeRun, host: Host) -> None:
-    run = make_run("spins", Options(function="rounds"), 50_000_000)
-    turns = 1
+    run = make_run(WAITS, Options(function="f"), 40)
     with Epochs(host):
-        while not run.turn():
+        for _ in range(3):
+            assert not run.turn()
             assert run.result is None
             assert run.mem_bytes == 65536
-            turns += 1
-    assert turns > 1
-    assert end_of(run).result == b"0"
+        assert run._store is not None
+        run._store.memory()[0] = 1
+        while not run.turn():
+            pass
+    assert end_of(run).result == b"42"
 
 
 def test_turns_of_two_runs_alternate(make_run: MakeRun, host: Host) -> None:

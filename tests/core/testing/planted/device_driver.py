@@ -32,10 +32,6 @@ class Sound(DeviceDriverContract):
     def driver(self) -> DeviceDriver:
         return type(self).bug(msgspec.convert({"devices": DEVICES}, StaticConfig))
 
-    @pytest.fixture
-    def blocked_s(self) -> float:
-        return 0.5
-
 
 class TestSound(Sound):
     bug = StaticDriver
@@ -67,6 +63,10 @@ class TestBlocksTheLoop(Sound):
         async def discover(self) -> AsyncIterator[tuple[Device, ...]]:
             time.sleep(60)  # noqa: ASYNC251
             yield ()
+
+    @pytest.fixture
+    def blocked_s(self) -> float:
+        return 0.5
 
     caught_by = "test_discovery_goes_on_until_cancelled"
     says = "this has blocked the event loop for 0.5 s"

@@ -27,15 +27,12 @@ class Sound(ExecutorContract):
     caught_by: ClassVar[str]
     says: ClassVar[str] = ""
     bug: ClassVar[type[ProcessExecutor]]
-
-    @pytest.fixture
-    def blocked_s(self) -> float:
-        return 2.0
+    soon_s: ClassVar[float] = kit.SOON_S
+    """Short only where it is waited for in vain: what else a test waits for may take its time."""
 
     @pytest.fixture
     def make_executor(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeExecutor:
-        if type(self).bug is not ProcessExecutor:
-            monkeypatch.setattr(kit, "SOON_S", 2.0)
+        monkeypatch.setattr(kit, "SOON_S", type(self).soon_s)
         return lambda: type(self).bug(ProcessConfig(state_dir=str(tmp_path / "executor")))
 
     @pytest.fixture
@@ -98,6 +95,7 @@ class TestStartsOnWhenCancelled(Sound):
             await anyio.lowlevel.checkpoint()
             return handle
 
+    soon_s = 2.0
     caught_by = "test_cancelled_start_leaves_nothing[0.001]"
     says = "still lives"
 
@@ -117,6 +115,10 @@ class TestWaitsInTheLoop(Sound):
         async def wait(self, handle: TaskHandle) -> ExitResult:
             time.sleep(60)  # noqa: ASYNC251
             return await super().wait(handle)
+
+    @pytest.fixture
+    def blocked_s(self) -> float:
+        return 2.0
 
     caught_by = "test_event_loop_goes_on_while_a_run_runs"
     says = "this has blocked the event loop for 2 s"
@@ -171,6 +173,7 @@ class TestAlwaysWaitsForAllOfTheGrace(Sound):
             await anyio.sleep(grace_s)
             await super().stop(handle, 0.0)
 
+    soon_s = 2.0
     caught_by = "test_polite_stop_ends_a_run_before_its_grace_is_over"
     says = "TimeoutError"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,10 +21,11 @@ class Sound(ObserverContract):
     caught_by: ClassVar[str]
     says: ClassVar[str] = ""
     bug: ClassVar[type[EventLog]]
+    patience_s: ClassVar[float] = kit.PATIENCE_S
 
     @pytest.fixture
     def make_observer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeObserver:
-        monkeypatch.setattr(kit, "PATIENCE_S", 0.5)
+        monkeypatch.setattr(kit, "PATIENCE_S", type(self).patience_s)
         self.path = tmp_path / "changes"
         return lambda: type(self).bug(EventLogConfig(str(self.path)))
 
@@ -67,7 +68,7 @@ class TestWantsText(Sound):
 class TestTakesItsTime(Sound):
     class bug(EventLog):
         def task_changed(self, task: Row) -> None:
-            time.sleep(0.03)
+            time.sleep(0.02)
 
     caught_by = "test_it_returns_fast"
     says = "hand the work to a thread"
@@ -101,10 +102,18 @@ class TestTellsBackwards(Sound):
 
 
 class TestLeavesAThread(Sound):
+    over: ClassVar[threading.Event] = threading.Event()
+    patience_s = 0.5
+
     class bug(EventLog):
         def __init__(self, config: EventLogConfig) -> None:
             super().__init__(config)
-            threading.Thread(target=threading.Event().wait, args=(3,), name="forwarder").start()
+            threading.Thread(target=TestLeavesAThread.over.wait, name="forwarder").start()
+
+    @pytest.fixture(autouse=True)
+    def ends(self) -> Iterator[None]:
+        yield
+        self.over.set()
 
     caught_by = "test_closing_leaves_no_thread_that_keeps_the_master_from_ending"
     says = "thread forwarder goes on after close"
