@@ -87,6 +87,15 @@ class Connection(abc.ABC):
             ValueError: if `data` is larger than `max_message_bytes`.
         """
 
+    def send_nowait(self, data: bytes) -> bool:
+        """Send one message if that needs no waiting; return whether it has been sent.
+
+        A transport that cannot tell leaves this as it is: the master then has a task for each connection
+        that sends, some 4 KiB. Called only while no `send` is under way. What makes `send` raise may make
+        it raise the same, or return False.
+        """
+        return False
+
     @abc.abstractmethod
     async def receive(self) -> bytes:
         """Return the next message; waits for it. Cancel-safe: a cancelled call loses nothing.

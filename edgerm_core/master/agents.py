@@ -17,7 +17,7 @@ from edgerm_core.limits import (
 )
 from edgerm_core.master import logs, offers
 from edgerm_core.master.orders import order_ghost_kill, order_kill, resend_orders
-from edgerm_core.master.records import AgentRecord, Session, TaskRecord
+from edgerm_core.master.records import NO_STRAYS, AgentRecord, Session, TaskRecord
 from edgerm_core.master.state import MasterState
 from edgerm_core.master.tasks import attempt_ended, end_task, lose_attempt
 from edgerm_core.messages import (
@@ -196,11 +196,12 @@ def reconcile(
             take_back(state, agent, task, report)
         else:
             order_ghost_kill(state, agent, report.task_id, report.attempt)
-    agent.strays = {
+    strays = (
         (report.task_id, report.attempt)
         for report in reports
         if not report.state.terminal and not agent.books(report.task_id, report.attempt)
-    }
+    )
+    agent.strays = frozenset(strays) or NO_STRAYS
     state.refresh_schedulable(agent)
     for task_id, attempt in list(agent.ghosts):
         if reported.get(task_id, 0) < attempt:
@@ -224,7 +225,7 @@ def confirm(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
         task.confirmed = True
         state.dirty["task", task.id] = None
     if not task.kill_reason:
-        agent.unconfirmed.discard(task.id)
+        agent.unconfirmed.pop(task.id, None)
 
 
 def come_back(state: MasterState, agent: AgentRecord, task: TaskRecord, report: TaskReport) -> None:
@@ -259,7 +260,7 @@ def missing(state: MasterState, agent: AgentRecord, task: TaskRecord, same_proce
             state.dirty["task", task.id] = None
         if task.state is TaskState.UNREACHABLE and not task.kill_reason:
             state.move_task(task, TaskState.STAGING, Reason.AGENT_RETURNED, "master")
-        agent.unconfirmed.add(task.id)
+        agent.unconfirmed[task.id] = None
         return
     # Not even a launch that was never confirmed is repeated to another process: the one before may have run
     # it at a gateway that was cut off, which knows how it ended and cannot tell us.
@@ -403,12 +404,12 @@ def on_patience_over(state: MasterState, key: tuple[TaskId, int]) -> None:
     text = f"its agent {agent.info.name or agent.id} has been silent for {silent_s:.0f} s"
     if task.kill_reason and task.kill_reason != Reason.AGENT_DRAINING:
         state.to_ghost(agent, task.id)
-        agent.unconfirmed.discard(task.id)
+        agent.unconfirmed.pop(task.id, None)
         text += "; stopped if it returns"
         end_task(state, task, TaskState.KILLED, task.kill_reason, "master", text)
     elif task.spec.disconnect.replace:
         state.to_ghost(agent, task.id)
-        agent.unconfirmed.discard(task.id)
+        agent.unconfirmed.pop(task.id, None)
         lose_attempt(state, task, Reason.AGENT_UNREACHABLE, text, "master")
 
 

@@ -117,4 +117,4 @@ def _check_offers(state: MasterState) -> None:
             expected = fair_amounts(offer.resources, agent.devices)
             assert offer.charge == expected, f"{where}: charged {offer.charge}, not {expected}"
     for agent in state.agents.values():
-        assert agent.offers <= state.offers.keys(), f"agent {agent.id}: unknown offers"
+        assert agent.offers.keys() <= state.offers.keys(), f"agent {agent.id}: unknown offers"

@@ -331,6 +331,6 @@ def _restore_task(state: MasterState, key: bytes, spec: SpecRow, row: TaskRow) -
     agent.holdings[task.id] = holding  # `restore` recounts what is free once all are booked.
     state.charge(agent, holding, +1)
     if not task.confirmed or task.kill_reason:
-        agent.unconfirmed.add(task.id)
+        agent.unconfirmed[task.id] = None
     if task.state is TaskState.UNREACHABLE:
         agents.arm_loss(state, task)

@@ -19,7 +19,7 @@ def order_launch(state: MasterState, agent: AgentRecord, task: TaskRecord) -> No
     """Tell the agent to run the task's current attempt."""
     spec = task.spec
     task.sent_at = state.now
-    agent.unconfirmed.add(task.id)
+    agent.unconfirmed[task.id] = None
     state.send(
         agent.session_id,
         Launch(
@@ -44,7 +44,7 @@ def order_launch(state: MasterState, agent: AgentRecord, task: TaskRecord) -> No
 def order_kill(state: MasterState, agent: AgentRecord, task: TaskRecord) -> None:
     """Tell the agent to stop the task's current attempt and any older one."""
     task.sent_at = state.now
-    agent.unconfirmed.add(task.id)
+    agent.unconfirmed[task.id] = None
     grace_s = task.spec.kill_grace_s if task.kill_grace_s is None else task.kill_grace_s
     state.send(agent.session_id, Kill(task.id, task.attempt, grace_s, task.kill_reason))
 
@@ -61,7 +61,7 @@ def resend_orders(state: MasterState, agent: AgentRecord, *, at_once: bool = Fal
     for task_id in sorted(agent.unconfirmed):
         task = state.tasks.get(task_id)
         if task is None or task.agent_id != agent.id or task.id not in agent.holdings:
-            agent.unconfirmed.discard(task_id)
+            agent.unconfirmed.pop(task_id, None)
         elif at_once or state.now - task.sent_at >= ORDER_RESEND_S:
             if task.kill_reason:
                 order_kill(state, agent, task)
@@ -69,4 +69,4 @@ def resend_orders(state: MasterState, agent: AgentRecord, *, at_once: bool = Fal
                 # One that was confirmed and has no number is asked how it ended: `agents.missing`.
                 order_launch(state, agent, task)
             else:
-                agent.unconfirmed.discard(task_id)
+                agent.unconfirmed.pop(task_id, None)

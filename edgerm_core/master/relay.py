@@ -24,6 +24,7 @@ from edgerm_core.limits import (
     RELAY_OUTBOX_BYTES,
     SESSION_INBOX_FRAMES,
 )
+from edgerm_core.master.signal import Signal
 from edgerm_core.messages import RelayClose, Relayed, RelayOpen
 
 
@@ -79,6 +80,17 @@ class RelayConnection(Connection):
             raise ConnectionClosed(self.ended)
         self._outlet.put(encode(Relayed(self.opened.channel, data)))
 
+    def send_nowait(self, data: bytes) -> bool:
+        """See `Connection.send_nowait`."""
+        if (
+            self.ended
+            or len(data) > self.max_message_bytes
+            or self._outlet.outbox_bytes > RELAY_OUTBOX_BYTES
+        ):
+            return False
+        self._outlet.put(encode(Relayed(self.opened.channel, data)))
+        return True
+
     async def receive(self) -> bytes:
         """See `Connection.receive`."""
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -129,6 +141,7 @@ class Relays:
         self._via = via
         self._serve = serve
         self._channels: dict[int, RelayConnection] = {}
+        self._gone = Signal()
 
     async def take(self, message: RelayOpen | Relayed | RelayClose) -> None:
         """Take a message of the gateway about one of its channels."""
@@ -156,6 +169,12 @@ class Relays:
         """The channel has been carried to its end."""
         if self._channels.get(connection.opened.channel) is connection:
             del self._channels[connection.opened.channel]
+        self._gone.give()
+
+    async def wait_gone(self) -> None:
+        """Wait until every channel has been carried to its end."""
+        while self._channels:
+            await self._gone.wait()
 
     def end(self, reason: str) -> None:
         """The gateway's connection is gone, and all channels with it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -100,9 +101,30 @@ CLOSE_FLUSH_S: Final = 2.0
 class SessionPort:
     """One connection: its inbox accounting and its outbox."""
 
-    def __init__(self, session_id: SessionId, connection: Connection) -> None:
+    __slots__ = (
+        "_on_change",
+        "closing",
+        "connection",
+        "direct",
+        "drained",
+        "frames_waiting",
+        "id",
+        "max_message_bytes",
+        "outbox",
+        "outbox_bytes",
+        "queued",
+        "relays",
+        "room",
+        "wake_writer",
+        "writer",
+    )
+
+    def __init__(
+        self, session_id: SessionId, connection: Connection, on_change: Callable[[SessionPort], None]
+    ) -> None:
         self.id = session_id
         self.connection = connection
+        self._on_change = on_change
         #: What the transport takes, or less where the peer has said so.
         self.max_message_bytes = connection.max_message_bytes
         #: The channels of a gateway.
@@ -110,9 +132,16 @@ class SessionPort:
         #: Frames handed to the engine and not yet handled.
         self.frames_waiting = 0
         self.room = Signal()
-        self.outbox: collections.deque[bytes] = collections.deque()
+        self.outbox: list[bytes] = []  # A deque costs each of many sessions half a KiB more.
         self.outbox_bytes = 0
+        #: Whether the sender is about to look at it.
+        self.queued = False
+        #: Whether its transport sends without waiting, most of the time.
+        self.direct = False
+        #: The task that sends where that needs waiting; None: there is none.
+        self.writer: anyio.CancelScope | None = None
         self.wake_writer = Signal()
+        #: Given whenever something has left, and when there is no writer any more.
         self.drained = Signal()
         #: Set when no more is to be sent: the reason.
         self.closing: str | None = None
@@ -129,20 +158,29 @@ class SessionPort:
         """Queue one encoded message; return whether the outbox is still within its limit."""
         self.outbox.append(data)
         self.outbox_bytes += len(data)
-        self.wake_writer.give()
+        self._on_change(self)
         return self.outbox_bytes <= SESSION_OUTBOX_BYTES
+
+    def close(self, reason: str) -> None:
+        """Close the connection once what waits has been sent. Idempotent."""
+        if self.closing is None:
+            self.closing = reason
+            self._on_change(self)
 
     def take_frame(self) -> bytes:
         """Return as many waiting messages as fit into one frame; at least one."""
-        pieces = [self.outbox.popleft()]
-        size = len(pieces[0])
-        max_bytes = self.max_message_bytes
-        while self.outbox and len(pieces) < MAX_BATCH_MESSAGES and size + len(self.outbox[0]) <= max_bytes:
-            pieces.append(self.outbox.popleft())
-            size += len(pieces[-1])
+        outbox = self.outbox
+        count, size = 1, len(outbox[0])
+        for piece in itertools.islice(outbox, 1, MAX_BATCH_MESSAGES):
+            if size + len(piece) > self.max_message_bytes:
+                break
+            count += 1
+            size += len(piece)
+        frame = outbox[0] if count == 1 else b"".join(outbox[:count])
+        del outbox[:count]
         self.outbox_bytes -= size
         self.drained.give()
-        return b"".join(pieces)
+        return frame
 
 
 class MasterRunner:
@@ -172,6 +210,11 @@ class MasterRunner:
         self._wake_committer = anyio.Event()
         self._staged_room = anyio.Event()
         self._blob_lock = anyio.Lock()
+        #: Connections that have something to send, or are to be closed.
+        self._unsent: collections.deque[SessionPort] = collections.deque()
+        self._wake_sender = anyio.Event()
+        #: Writers, and the channels of gateways.
+        self._tasks: TaskGroup
 
     # --- sessions in --------------------------------------------------------------------------
 
@@ -179,24 +222,30 @@ class MasterRunner:
         """Carry one connection from its opening to its end. The listener calls this."""
         session_id = SessionId(self._next_session)
         self._next_session += 1
-        port = SessionPort(session_id, connection)
+        port = SessionPort(session_id, connection, self._to_send)
         self._ports[session_id] = port
         self._enqueue([_opening(session_id, connection)], None)
         reason = "closed"
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._write, port, group.cancel_scope)
-                reason = await self._read(port, group)
-                if port.relays is not None:
-                    port.relays.end("its gateway's connection ended")
-                port.closing = port.closing or reason
-                port.wake_writer.give()
-                group.cancel_scope.deadline = anyio.current_time() + CLOSE_FLUSH_S
+            reason = await self._read(port)
+            port.close(reason)
+            await self._flush(port)
         finally:
+            if port.writer is not None:
+                port.writer.cancel()
             del self._ports[session_id]
             self._enqueue([SessionClosed(session_id, reason)], None)
 
-    async def _read(self, port: SessionPort, group: TaskGroup) -> str:
+    async def _flush(self, port: SessionPort) -> None:
+        """Wait for a moment until what the connection still has to say has been said, and it is closed."""
+        with anyio.move_on_after(CLOSE_FLUSH_S):
+            if port.relays is not None:
+                port.relays.end("its gateway's connection ended")
+                await port.relays.wait_gone()
+            while port.queued or port.writer is not None:
+                await port.wait_drained()
+
+    async def _read(self, port: SessionPort) -> str:
         """Turn frames into events until the connection ends; return why it did."""
         while True:
             try:
@@ -214,7 +263,7 @@ class MasterRunner:
                     await self._serve_blob(port, message)
                     continue
                 if isinstance(message, RelayOpen | Relayed | RelayClose):
-                    await self._relay(port, group, message)
+                    await self._relay(port, message)
                     continue
                 events.append(Received(port.id, message))
                 if isinstance(message, Register) and message.max_message_bytes:
@@ -233,19 +282,82 @@ class MasterRunner:
 
     # --- sessions out -------------------------------------------------------------------------
 
-    async def _write(self, port: SessionPort, scope: anyio.CancelScope) -> None:
-        """Send what waits in the outbox until the session closes."""
+    def _to_send(self, port: SessionPort) -> None:
+        if port.writer is not None:
+            port.wake_writer.give()
+        elif not port.queued:
+            port.queued = True
+            self._unsent.append(port)
+            self._wake_sender.set()
+
+    async def run_sender(self) -> None:
+        """Send what waits in the outboxes, for ever.
+
+        What can be sent without waiting is sent here. A connection where that is not so gets a writer:
+        most have none, so that a silent one costs little and a slow one holds up nobody else.
+        """
+        async with anyio.create_task_group() as self._tasks:
+            while True:
+                while self._unsent:
+                    self._send_waiting(self._unsent.popleft())
+                self._wake_sender = anyio.Event()
+                await self._wake_sender.wait()
+
+    def _send_waiting(self, port: SessionPort) -> None:
+        port.queued = False
+        try:
+            while port.outbox:
+                frame = port.take_frame()
+                if not port.connection.send_nowait(frame):
+                    self._start_writer(port, frame)
+                    return
+                port.direct = True
+        except ConnectionClosed:
+            port.outbox.clear()  # Whoever reads from it finds that out as well.
+        except Exception:
+            self._on_send_failed(port)
+        if port.closing is not None:
+            self._start_writer(port, None)
+
+    def _start_writer(self, port: SessionPort, frame: bytes | None) -> None:
+        port.writer = anyio.CancelScope()
+        self._tasks.start_soon(self._write, port, port.writer, frame)
+
+    async def _write(self, port: SessionPort, scope: anyio.CancelScope, frame: bytes | None) -> None:
+        """Send `frame` and what waits in the outbox; close the connection if that is wanted."""
+        try:
+            with scope:
+                await self._write_waiting(port, frame)
+        finally:
+            port.writer = None
+            port.drained.give()
+            if port.outbox and not scope.cancel_called:
+                self._to_send(port)
+
+    async def _write_waiting(self, port: SessionPort, frame: bytes | None) -> None:
         try:
             while True:
+                if frame is not None:
+                    await port.connection.send(frame)
                 while port.outbox:
                     await port.connection.send(port.take_frame())
-                if port.closing is not None:
+                if port.closing is not None or port.direct:
                     break
+                frame = None
                 await port.wake_writer.wait()
         except ConnectionClosed:
-            pass
-        await port.connection.close(port.closing or "")
-        scope.cancel()
+            port.outbox.clear()
+        except Exception:
+            self._on_send_failed(port)
+        if port.closing is not None:
+            if port.relays is not None:
+                port.relays.end("its gateway's connection ended")
+            await port.connection.close(port.closing)
+
+    def _on_send_failed(self, port: SessionPort) -> None:
+        log.exception("sending to %s failed; its connection is closed", port.connection.peer)
+        port.outbox.clear()
+        port.close("internal error")
 
     def _send(self, port: SessionPort, message: Message) -> None:
         data = encode(message)
@@ -275,8 +387,7 @@ class MasterRunner:
         """Say why, and end the session once that has been sent."""
         if port.closing is None:
             port.put(encode(Refused(code, text[: port.max_message_bytes // REFUSAL_PART])))
-            port.closing = text
-            port.wake_writer.give()
+            port.close(text)
 
     async def _session_of(self, port: SessionPort) -> Session | None:
         """Return the machine's session, or None if the peer has not greeted."""
@@ -290,9 +401,7 @@ class MasterRunner:
 
     # --- gateways -----------------------------------------------------------------------------
 
-    async def _relay(
-        self, port: SessionPort, group: TaskGroup, message: RelayOpen | Relayed | RelayClose
-    ) -> None:
+    async def _relay(self, port: SessionPort, message: RelayOpen | Relayed | RelayClose) -> None:
         """Carry the sessions of devices beside the machine, which only hears that they are there."""
         if port.relays is None:
             session = await self._session_of(port)
@@ -303,7 +412,7 @@ class MasterRunner:
             assert session.agent_id is not None
 
             def serve(connection: RelayConnection) -> None:
-                group.start_soon(self._serve_relay, port, connection)
+                self._tasks.start_soon(self._serve_relay, port, connection)
 
             port.relays = Relays(port, session.agent_id, serve)
         await port.relays.take(message)
@@ -600,6 +709,7 @@ async def _run(
             on_ready([listener.url for listener in listeners])
         try:
             async with anyio.create_task_group() as group:
+                group.start_soon(runner.run_sender)
                 group.start_soon(runner.run_engine)
                 group.start_soon(runner.run_committer)
                 for listener in listeners:

@@ -235,7 +235,7 @@ class MasterState:
         """Book an offer, which counts as allocated while it is out."""
         agent = self.agents[offer.agent_id]
         self.offers[offer.id] = offer
-        agent.offers.add(offer.id)
+        agent.offers[offer.id] = None
         self.frameworks[offer.framework_id].offers.add(offer.id)
         agent.free = agent.free - offer.resources
         self.charge(agent, offer, +1)
@@ -245,7 +245,7 @@ class MasterState:
         """Take an offer off the books."""
         agent = self.agents[offer.agent_id]
         del self.offers[offer.id]
-        agent.offers.discard(offer.id)
+        agent.offers.pop(offer.id, None)
         framework = self.frameworks.get(offer.framework_id)
         if framework is not None:
             framework.offers.discard(offer.id)

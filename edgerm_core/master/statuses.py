@@ -103,7 +103,7 @@ def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: St
         attempt_ended(state, task, update.state, update.reason, message, "agent")
         return
     if not task.kill_reason:
-        agent.unconfirmed.discard(task.id)
+        agent.unconfirmed.pop(task.id, None)
         if update.state is not task.state and update.state not in TRANSITIONS[task.state]:
             state.dirty["task", task.id] = None
             step = f"from {task.state.name} to {update.state.name}"
@@ -115,7 +115,7 @@ def take_in(state: MasterState, agent: AgentRecord, task: TaskRecord, update: St
         state.move_task(task, update.state, update.reason, "agent", update.message)
     elif update.state is TaskState.KILLING:
         # Confirmed; the end will be reported by itself.
-        agent.unconfirmed.discard(task.id)
+        agent.unconfirmed.pop(task.id, None)
         state.note(task, task.kill_reason, "agent", update.message)
     else:
         # It started although a kill is on its way: the kill still holds.
@@ -136,7 +136,7 @@ def on_stale_status(
     if update.state.terminal:
         state.drop_ghost(agent, update.task_id, update.attempt)
         if (update.task_id, update.attempt) in agent.strays:
-            agent.strays.discard((update.task_id, update.attempt))
+            agent.strays -= {(update.task_id, update.attempt)}
             state.refresh_schedulable(agent)
     else:
         order_ghost_kill(state, agent, update.task_id, update.attempt)

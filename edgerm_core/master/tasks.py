@@ -210,7 +210,7 @@ def kill(
     if task.state is TaskState.UNREACHABLE:
         text = "its agent is away; it is stopped as soon as the agent is back"
         state.note(task, Reason.KILL_REQUESTED, source, text)
-        agent.unconfirmed.add(task.id)
+        agent.unconfirmed[task.id] = None
         return
     state.move_task(task, TaskState.KILLING, reason, source)
     order_kill(state, agent, task)
@@ -235,7 +235,7 @@ def attempt_ended(
     agent = state.agents.get(task.agent_id)
     if agent is not None:
         state.release(agent, task.id)
-        agent.unconfirmed.discard(task.id)
+        agent.unconfirmed.pop(task.id, None)
     moving = task.kill_reason == Reason.AGENT_DRAINING
     if reported in (TaskState.FINISHED, TaskState.ERROR):
         end_task(state, task, reported, reason, source, message)

@@ -218,7 +218,8 @@ def kills_sent_once(patch: Patch) -> None:
 
     def resend_orders(state: MasterState, agent: AgentRecord, *, at_once: bool = False) -> None:
         killing = {t for t in agent.unconfirmed if t in state.tasks and state.tasks[t].kill_reason}
-        agent.unconfirmed -= killing
+        for task_id in killing:
+            del agent.unconfirmed[task_id]
         original(state, agent, at_once=at_once)
 
     patch.setattr(agents, "resend_orders", resend_orders)

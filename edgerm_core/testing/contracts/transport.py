@@ -157,6 +157,17 @@ class TransportContract(AsyncContract):
                 assert got == messages
                 assert all(type(message) is bytes for message in got)
 
+    async def test_what_is_sent_without_waiting_arrives_in_order_with_the_rest(
+        self, transport: Transport, dialer: Transport, listen_url: str
+    ) -> None:
+        messages = [bytes([n % 256]) * (n * 37 % 1500) for n in range(300)]
+        async with serving_pair(transport, dialer, listen_url) as (dialing, listening):
+            for source, sink in ((dialing, listening), (listening, dialing)):
+                with anyio.fail_after(PATIENCE_S):
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(_send_all_without_waiting, source, messages)
+                        await _expect_all(sink, messages)
+
     async def test_both_directions_at_once(
         self, transport: Transport, dialer: Transport, listen_url: str
     ) -> None:
@@ -247,6 +258,17 @@ class TransportContract(AsyncContract):
                             assert await sink.receive() == flood.message(number)
                 assert flood.sent == FLOOD_MESSAGES
 
+    async def test_no_more_is_sent_without_waiting_than_one_side_can_keep(
+        self, transport: Transport, dialer: Transport, listen_url: str
+    ) -> None:
+        async with serving_pair(transport, dialer, listen_url) as ends:
+            for source in ends:
+                data = bytes(min(FLOOD_MESSAGE_BYTES, source.max_message_bytes))
+                sent = 0
+                while sent < FLOOD_MESSAGES and source.send_nowait(data):
+                    sent += 1
+                assert sent < FLOOD_MESSAGES, "send_nowait kept all that the receiver did not take"
+
     async def test_a_cancelled_send_leaves_whole_messages_or_a_closed_connection(
         self, transport: Transport, dialer: Transport, listen_url: str
     ) -> None:
@@ -315,6 +337,8 @@ class TransportContract(AsyncContract):
                     await anyio.wait_all_tasks_blocked()
                     await source.close("enough for today")
                 for end in (source, sink):
+                    with suppress(ConnectionClosed):
+                        assert not end.send_nowait(b"too late"), "sent to nobody"
                     with pytest.raises(ConnectionClosed):
                         await end.send(b"too late")
                     with pytest.raises(ConnectionClosed):
@@ -613,6 +637,13 @@ class _Flood:
 async def _send_all(source: Connection, messages: list[bytes]) -> None:
     for message in messages:
         await source.send(message)
+
+
+async def _send_all_without_waiting(source: Connection, messages: list[bytes]) -> None:
+    """Send without waiting where that is possible."""
+    for message in messages:
+        if not source.send_nowait(message):
+            await source.send(message)
 
 
 async def _send_if_open(source: Connection, message: bytes) -> None:

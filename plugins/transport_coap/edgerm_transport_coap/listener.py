@@ -9,7 +9,6 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import anyio
-import anyio.abc
 
 from edgerm_core.errors import TransportError
 from edgerm_core.interfaces import Connection, Listener
@@ -49,6 +48,8 @@ class CoapListener(Listener):
         self._url = url
         self._carrier: Endpoint | StreamServer | None = None
         self._arrived: asyncio.Queue[Session] = asyncio.Queue()
+        #: asyncio's own: those of a task group cost each of many sessions two KiB more.
+        self._handlers: set[asyncio.Task[None]] = set()
         self._closed = anyio.Event()
 
     async def start(self) -> None:
@@ -68,18 +69,29 @@ class CoapListener(Listener):
         if self._closed.is_set():
             return
         try:
-            async with anyio.create_task_group() as group, anyio.create_task_group() as accepting:
-                accepting.start_soon(self._accept, handler, group)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._accept, handler)
                 await self._closed.wait()
-                accepting.cancel_scope.cancel()
+                group.cancel_scope.cancel()
+            while self._handlers:
+                await asyncio.wait(self._handlers)
         finally:
+            for task in self._handlers:
+                task.cancel()
+            while self._handlers:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait(self._handlers)
             for session in list(self.resources.sessions.values()):
                 session.end("the master has stopped listening")
                 self.resources.forget(session)
 
-    async def _accept(self, handler: Handler, group: anyio.abc.TaskGroup) -> None:
+    async def _accept(self, handler: Handler) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            group.start_soon(self._run, handler, await self._arrived.get())
+            session = await self._arrived.get()
+            task = loop.create_task(self._run(handler, session))
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
 
     async def _run(self, handler: Handler, session: Session) -> None:
         """Run the handler for one session."""

@@ -203,7 +203,9 @@ class Resources:
             else:
                 session.exchange(request, number, None, Block.of(request))
             return
-        frame = self._assembled(request, session.assembly, number)
+        frame: bytes | None = request.message.payload
+        if (block1 := request.message.option(BLOCK1)) is not None:
+            frame = self._assembled(request, block1, session.assembly, number)
         if frame is None:
             return
         if len(frame) > self._config.max_message_bytes:
@@ -229,11 +231,8 @@ class Resources:
             request.respond(NOT_FOUND, [], b"no such session")
         return session
 
-    def _assembled(self, request: Request, assembly: Assembly, of: object) -> bytes | None:
-        """Return the frame that the request completes, or answer what is missing."""
-        option = request.message.option(BLOCK1)
-        if option is None:
-            return request.message.payload
+    def _assembled(self, request: Request, option: bytes, assembly: Assembly, of: object) -> bytes | None:
+        """Return the frame that the request's block completes, or answer what is missing."""
         try:
             frame = assembly.add(of, option, request.message.payload)
         except Incomplete:
@@ -284,10 +283,10 @@ class Resources:
         self._on_session(session)
 
     def _opening_frame(self, request: Request) -> bytes | None:
-        if request.message.option(BLOCK1) is None:
+        if (block1 := request.message.option(BLOCK1)) is None:
             return request.message.payload
         assembly = self._assemblies.pop(request.remote, None) or Assembly(self._config.max_message_bytes)
-        frame = self._assembled(request, assembly, request.remote)
+        frame = self._assembled(request, block1, assembly, request.remote)
         if frame is None:
             self._assemblies[request.remote] = assembly
             if len(self._assemblies) > BLOCK_TRANSFERS:

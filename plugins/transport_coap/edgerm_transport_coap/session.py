@@ -64,6 +64,39 @@ class Session(Connection):
 
     identity = None
 
+    __slots__ = (
+        "_answer",
+        "_assembly",
+        "_bell",
+        "_blobs",
+        "_closed_here",
+        "_held",
+        "_inbox",
+        "_leave",
+        "_loop",
+        "_max_received_bytes",
+        "_number",
+        "_pending",
+        "_reader",
+        "_remote",
+        "_repeated",
+        "_sender",
+        "_stop_proving",
+        "_waiting",
+        "_windows",
+        "bell_count",
+        "ended",
+        "heard_at",
+        "local",
+        "max_message_bytes",
+        "name",
+        "peer",
+        "proven",
+        "push",
+        "repeat_s",
+        "timeout_s",
+    )
+
     def __init__(
         self,
         name: bytes,
@@ -88,8 +121,10 @@ class Session(Connection):
         self.heard_at = self._loop.time()
         #: Whether the device has done anything but open the session.
         self.proven = False
-        self.assembly = Assembly(max_received_bytes)
-        self.blobs = BlobReader(self._inject, windows)
+        #: Made when they are needed first: sessions are many.
+        self._blobs: BlobReader | None = None
+        self._windows = windows
+        self._assembly: Assembly | None = None
         self._max_received_bytes = max_received_bytes
         #: The last place that the device has proven to be.
         self._remote = opening.remote
@@ -118,21 +153,13 @@ class Session(Connection):
 
     async def send(self, data: bytes) -> None:
         """See `Connection.send`."""
-        if len(data) > self.max_message_bytes:
-            raise ValueError(
-                f"a message of {len(data)} bytes is too large for {self.peer}, "
-                f"which takes {self.max_message_bytes}"
-            )
-        if self.blobs.asking:
-            data = self.blobs.intercept(data)
+        self._check_size(data)
+        if self._blobs is not None and self._blobs.asking:
+            data = self._blobs.intercept(data)
             if not data:
                 return
         while not self.ended:
-            if self._pending is not None and self._held is None and self._answer_with(data):
-                return
-            if self._waiting is None:
-                self._waiting = data
-                self._ring()
+            if self._say_or_keep(data):
                 return
             self._sender = self._loop.create_future()
             self._admit_held()
@@ -141,6 +168,38 @@ class Session(Connection):
             finally:
                 self._sender = None
         raise ConnectionClosed(self.ended)
+
+    def send_nowait(self, data: bytes) -> bool:
+        """See `Connection.send_nowait`."""
+        self._check_size(data)
+        if self.ended:
+            raise ConnectionClosed(self.ended)
+        if self._waiting is not None and (
+            self._pending is None or self._held is not None or not self._fits(self._waiting)
+        ):
+            return False
+        if self._blobs is not None and self._blobs.asking:
+            data = self._blobs.intercept(data)
+            if not data:
+                return True
+        return self._say_or_keep(data)
+
+    def _check_size(self, data: bytes) -> None:
+        if len(data) > self.max_message_bytes:
+            raise ValueError(
+                f"a message of {len(data)} bytes is too large for {self.peer}, "
+                f"which takes {self.max_message_bytes}"
+            )
+
+    def _say_or_keep(self, data: bytes) -> bool:
+        """Answer with it, or keep it for the next exchange; return whether there was room for either."""
+        if self._pending is not None and self._held is None and self._answer_with(data):
+            return True
+        if self._waiting is not None:
+            return False
+        self._waiting = data
+        self._ring()
+        return True
 
     async def receive(self) -> bytes:
         """See `Connection.receive`."""
@@ -173,7 +232,8 @@ class Session(Connection):
         self.ended = reason[:REASON_BYTES]
         self._closed_here = here
         self._held = None
-        self.blobs.close()
+        if self._blobs is not None:
+            self._blobs.close()
         _wake(self._reader)
         _wake(self._sender)
         if self._pending is not None:
@@ -228,10 +288,16 @@ class Session(Connection):
         else:
             request.respond(CONFLICT)
 
+    @property
+    def assembly(self) -> Assembly:
+        """Where the frame of the next exchange is put together, if it comes in blocks."""
+        self._assembly = self._assembly or Assembly(self._max_received_bytes)
+        return self._assembly
+
     def _begin(self, request: Request, number: int, frame: bytes | None) -> None:
         self.proven = True
         self._number = number
-        self.assembly.clear()
+        self._assembly = None
         self._stop_last()
         if self._bell is not None:
             self._bell.quiet()
@@ -386,7 +452,8 @@ class Session(Connection):
         if self.ended:
             self._respond_ended(request)
             return
-        self._when_proven(request, lambda: self.blobs.read(request, name, want))
+        blobs = self._blobs = self._blobs or BlobReader(self._inject, self._windows)
+        self._when_proven(request, lambda: blobs.read(request, name, want))
 
     def _when_proven(self, request: Request, answer: Callable[[], None]) -> None:
         """Answer now if the device has proven to be where the request came from, else when it has."""

@@ -181,7 +181,7 @@ def test_an_offer_is_booked_and_given_back(
     offer = OfferRecord(OfferId(1), F1, A1, resources, dict(resources.scalars), 160.0)
     state.hold_offer(offer)
     assert not agent.free
-    assert framework.offers == agent.offers == {1}
+    assert framework.offers == set(agent.offers) == {1}
     assert framework.allocated == {"cpus": 4000, "mem": 100_000}
     state.release_offer(offer)
     assert agent.free == agent.totals

@@ -107,6 +107,54 @@ class TestSwapsMessages(Sound):
     caught_by = "test_messages_arrive_whole_and_in_order_both_ways"
 
 
+class TestOvertakesWhatWasSentWithoutWaiting(Sound):
+    class bug(AroundTransport):
+        class ends(Around):
+            kept: bytes | None = None
+
+            def send_nowait(self, data: bytes) -> bool:
+                kept, self.kept = self.kept, data
+                return kept is None
+
+            async def send(self, data: bytes) -> None:
+                await self.inner.send(data)
+                if self.kept is not None:
+                    await self.inner.send(self.kept)
+                self.kept = None
+
+    caught_by = "test_what_is_sent_without_waiting_arrives_in_order_with_the_rest"
+
+
+class TestKeepsEverythingRatherThanWait(Sound):
+    class bug(AroundTransport):
+        class ends(Around):
+            def __init__(self, inner: Connection) -> None:
+                super().__init__(inner)
+                self.kept: list[bytes] = []
+
+            def send_nowait(self, data: bytes) -> bool:
+                self.kept.append(data)
+                return True
+
+    caught_by = "test_no_more_is_sent_without_waiting_than_one_side_can_keep"
+
+
+class TestSendsToNobody(Sound):
+    class bug(AroundTransport):
+        class ends(Around):
+            closed = False
+
+            def send_nowait(self, data: bytes) -> bool:
+                return self.closed
+
+            async def close(self, reason: str = "") -> None:
+                self.closed = True
+                await self.inner.close(reason)
+
+    caught_by = "test_closing_ends_both_sides_while_they_wait_and_the_reason_arrives"
+    says = "sent to nobody"
+
+
 class TestReceivesSomethingElseThanBytes(Sound):
     class bug(AroundTransport):
         class ends(Around):
