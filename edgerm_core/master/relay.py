@@ -24,7 +24,7 @@ from edgerm_core.limits import (
     RELAY_OUTBOX_BYTES,
     SESSION_INBOX_FRAMES,
 )
-from edgerm_core.master.signal import Signal
+from edgerm_core.master.notice import Notice
 from edgerm_core.messages import RelayClose, Relayed, RelayOpen
 
 
@@ -141,7 +141,7 @@ class Relays:
         self._via = via
         self._serve = serve
         self._channels: dict[int, RelayConnection] = {}
-        self._gone = Signal()
+        self._gone = Notice()
 
     async def take(self, message: RelayOpen | Relayed | RelayClose) -> None:
         """Take a message of the gateway about one of its channels."""

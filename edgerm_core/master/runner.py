@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -32,7 +31,6 @@ from edgerm_core.interfaces import Connection, Listener, Scheduler, Store, Store
 from edgerm_core.limits import (
     BLOB_CHUNK_BYTES,
     HANDLE_BATCH_EVENTS,
-    MAX_BATCH_MESSAGES,
     MAX_MESSAGE_BYTES,
     SESSION_INBOX_FRAMES,
     SESSION_OUTBOX_BYTES,
@@ -52,10 +50,11 @@ from edgerm_core.master.events import (
     Undeliverable,
 )
 from edgerm_core.master.machine import Machine
+from edgerm_core.master.port import SessionPort
 from edgerm_core.master.records import Session
 from edgerm_core.master.relay import RelayConnection, Relays
+from edgerm_core.master.sender import Sender
 from edgerm_core.master.settings import Settings
-from edgerm_core.master.signal import Signal
 from edgerm_core.master.timelimit import time_limit
 from edgerm_core.messages import (
     BlobData,
@@ -98,91 +97,6 @@ CLOSE_FLUSH_S: Final = 2.0
 """How long a session that is being closed may take to read what is still waiting for it."""
 
 
-class SessionPort:
-    """One connection: its inbox accounting and its outbox."""
-
-    __slots__ = (
-        "_on_change",
-        "closing",
-        "connection",
-        "direct",
-        "drained",
-        "frames_waiting",
-        "id",
-        "max_message_bytes",
-        "outbox",
-        "outbox_bytes",
-        "queued",
-        "relays",
-        "room",
-        "wake_writer",
-        "writer",
-    )
-
-    def __init__(
-        self, session_id: SessionId, connection: Connection, on_change: Callable[[SessionPort], None]
-    ) -> None:
-        self.id = session_id
-        self.connection = connection
-        self._on_change = on_change
-        #: What the transport takes, or less where the peer has said so.
-        self.max_message_bytes = connection.max_message_bytes
-        #: The channels of a gateway.
-        self.relays: Relays | None = None
-        #: Frames handed to the engine and not yet handled.
-        self.frames_waiting = 0
-        self.room = Signal()
-        self.outbox: list[bytes] = []  # A deque costs each of many sessions half a KiB more.
-        self.outbox_bytes = 0
-        #: Whether the sender is about to look at it.
-        self.queued = False
-        #: Whether its transport sends without waiting, most of the time.
-        self.direct = False
-        #: The task that sends where that needs waiting; None: there is none.
-        self.writer: anyio.CancelScope | None = None
-        self.wake_writer = Signal()
-        #: Given whenever something has left, and when there is no writer any more.
-        self.drained = Signal()
-        #: Set when no more is to be sent: the reason.
-        self.closing: str | None = None
-
-    async def wait_room(self) -> None:
-        """Wait until the engine has handled another of this session's frames."""
-        await self.room.wait()
-
-    async def wait_drained(self) -> None:
-        """Wait until something of the outbox has left."""
-        await self.drained.wait()
-
-    def put(self, data: bytes) -> bool:
-        """Queue one encoded message; return whether the outbox is still within its limit."""
-        self.outbox.append(data)
-        self.outbox_bytes += len(data)
-        self._on_change(self)
-        return self.outbox_bytes <= SESSION_OUTBOX_BYTES
-
-    def close(self, reason: str) -> None:
-        """Close the connection once what waits has been sent. Idempotent."""
-        if self.closing is None:
-            self.closing = reason
-            self._on_change(self)
-
-    def take_frame(self) -> bytes:
-        """Return as many waiting messages as fit into one frame; at least one."""
-        outbox = self.outbox
-        count, size = 1, len(outbox[0])
-        for piece in itertools.islice(outbox, 1, MAX_BATCH_MESSAGES):
-            if size + len(piece) > self.max_message_bytes:
-                break
-            count += 1
-            size += len(piece)
-        frame = outbox[0] if count == 1 else b"".join(outbox[:count])
-        del outbox[:count]
-        self.outbox_bytes -= size
-        self.drained.give()
-        return frame
-
-
 class MasterRunner:
     """Runs one machine. Use `run_master`."""
 
@@ -210,9 +124,7 @@ class MasterRunner:
         self._wake_committer = anyio.Event()
         self._staged_room = anyio.Event()
         self._blob_lock = anyio.Lock()
-        #: Connections that have something to send, or are to be closed.
-        self._unsent: collections.deque[SessionPort] = collections.deque()
-        self._wake_sender = anyio.Event()
+        self._sender = Sender()
         #: Writers, and the channels of gateways.
         self._tasks: TaskGroup
 
@@ -222,7 +134,7 @@ class MasterRunner:
         """Carry one connection from its opening to its end. The listener calls this."""
         session_id = SessionId(self._next_session)
         self._next_session += 1
-        port = SessionPort(session_id, connection, self._to_send)
+        port = SessionPort(session_id, connection, self._sender.to_send)
         self._ports[session_id] = port
         self._enqueue([_opening(session_id, connection)], None)
         reason = "closed"
@@ -242,8 +154,7 @@ class MasterRunner:
             if port.relays is not None:
                 port.relays.end("its gateway's connection ended")
                 await port.relays.wait_gone()
-            while port.queued or port.writer is not None:
-                await port.wait_drained()
+            await self._sender.flush(port)
 
     async def _read(self, port: SessionPort) -> str:
         """Turn frames into events until the connection ends; return why it did."""
@@ -282,82 +193,10 @@ class MasterRunner:
 
     # --- sessions out -------------------------------------------------------------------------
 
-    def _to_send(self, port: SessionPort) -> None:
-        if port.writer is not None:
-            port.wake_writer.give()
-        elif not port.queued:
-            port.queued = True
-            self._unsent.append(port)
-            self._wake_sender.set()
-
     async def run_sender(self) -> None:
-        """Send what waits in the outboxes, for ever.
-
-        What can be sent without waiting is sent here. A connection where that is not so gets a writer:
-        most have none, so that a silent one costs little and a slow one holds up nobody else.
-        """
+        """Send what waits for peers, for ever."""
         async with anyio.create_task_group() as self._tasks:
-            while True:
-                while self._unsent:
-                    self._send_waiting(self._unsent.popleft())
-                self._wake_sender = anyio.Event()
-                await self._wake_sender.wait()
-
-    def _send_waiting(self, port: SessionPort) -> None:
-        port.queued = False
-        try:
-            while port.outbox:
-                frame = port.take_frame()
-                if not port.connection.send_nowait(frame):
-                    self._start_writer(port, frame)
-                    return
-                port.direct = True
-        except ConnectionClosed:
-            port.outbox.clear()  # Whoever reads from it finds that out as well.
-        except Exception:
-            self._on_send_failed(port)
-        if port.closing is not None:
-            self._start_writer(port, None)
-
-    def _start_writer(self, port: SessionPort, frame: bytes | None) -> None:
-        port.writer = anyio.CancelScope()
-        self._tasks.start_soon(self._write, port, port.writer, frame)
-
-    async def _write(self, port: SessionPort, scope: anyio.CancelScope, frame: bytes | None) -> None:
-        """Send `frame` and what waits in the outbox; close the connection if that is wanted."""
-        try:
-            with scope:
-                await self._write_waiting(port, frame)
-        finally:
-            port.writer = None
-            port.drained.give()
-            if port.outbox and not scope.cancel_called:
-                self._to_send(port)
-
-    async def _write_waiting(self, port: SessionPort, frame: bytes | None) -> None:
-        try:
-            while True:
-                if frame is not None:
-                    await port.connection.send(frame)
-                while port.outbox:
-                    await port.connection.send(port.take_frame())
-                if port.closing is not None or port.direct:
-                    break
-                frame = None
-                await port.wake_writer.wait()
-        except ConnectionClosed:
-            port.outbox.clear()
-        except Exception:
-            self._on_send_failed(port)
-        if port.closing is not None:
-            if port.relays is not None:
-                port.relays.end("its gateway's connection ended")
-            await port.connection.close(port.closing)
-
-    def _on_send_failed(self, port: SessionPort) -> None:
-        log.exception("sending to %s failed; its connection is closed", port.connection.peer)
-        port.outbox.clear()
-        port.close("internal error")
+            await self._sender.run(self._tasks)
 
     def _send(self, port: SessionPort, message: Message) -> None:
         data = encode(message)
@@ -378,8 +217,7 @@ class MasterRunner:
             data = encode(Failed(request_id, RefusalCode.LIMIT, text))
         if not port.put(data) and port.closing is None:
             log.warning("%s reads too slowly and is disconnected", port.connection.peer)
-            port.outbox.clear()
-            port.outbox_bytes = 0
+            port.drop_waiting()
             text = f"more than {SESSION_OUTBOX_BYTES >> 20} MiB were waiting to be read"
             self._refuse(port, RefusalCode.SLOW, text)
 

@@ -65,7 +65,7 @@ START_S: Final = 0.5
 
 
 class Port:
-    """One connection, as `runner.SessionPort`.
+    """One connection, as `master.port.SessionPort`.
 
     Attributes:
         channels: of a gateway, by number; None: nothing was ever relayed.

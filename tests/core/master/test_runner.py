@@ -37,6 +37,7 @@ from edgerm_core.hookspecs import hookimpl
 from edgerm_core.ids import AgentId, BlobId, FrameworkId, TaskId, blob_id
 from edgerm_core.interfaces import Connection, Listener, Provider, Store, StoreOpener, Transport, Write
 from edgerm_core.master import frameworks, machine, sessions
+from edgerm_core.master import port as port_module
 from edgerm_core.master import runner as runner_module
 from edgerm_core.master.effects import Commit, Effect, Report
 from edgerm_core.master.events import Event, Received
@@ -472,7 +473,7 @@ async def test_a_malformed_frame_behind_good_ones_loses_none_of_these(master: An
 async def test_a_slow_reader_is_cut_off_at_the_limit_of_its_outbox(
     master: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runner_module, "SESSION_OUTBOX_BYTES", 1 << 20)
+    monkeypatch.setattr(port_module, "SESSION_OUTBOX_BYTES", 1 << 20)
     monkeypatch.setattr(runner_module, "CLOSE_FLUSH_S", 0.1)
     async with master() as bench:
         framework = await bench.framework("f1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 
-class Signal:
+class Notice:
     """Every connection has several, most of them never waited for; an `anyio.Event` has 800 bytes."""
 
     __slots__ = ("_event",)
