@@ -141,8 +141,8 @@ def device_left_out_of_heartbeats(patch: Patch) -> None:
 def custody_of_the_absent_kept(patch: Patch) -> None:
     original = Uplink.opened
 
-    def opened(self: Uplink, heartbeat_s: float) -> None:
-        original(self, heartbeat_s)
+    def opened(self: Uplink, heartbeat_s: float, max_message_bytes: int) -> None:
+        original(self, heartbeat_s, max_message_bytes)
         for channel in list(self._custodies):
             self._close(channel, "the device is not here")
 
