@@ -21,7 +21,9 @@
 #include <unistd.h>
 
 #define LOST_S 2.0
-#define READY_S 60.0 /* for all heartbeats that `ready` waits for */
+#define READY_S 60.0 /* for all heartbeats that `ready` waits for, and */
+#define READY_EACH_S 0.002
+#define PORTS 20000 /* of one address of ours; there are more peers than an address has ports */
 #define NAME "PEERNAME"
 #define MAX_OPENING 400
 #define MAX_LATENCIES 4000000
@@ -172,7 +174,8 @@ int main(int count, char **words) {
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
         peers[i].fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
         peers[i].mid = i * 7919;
-        if (peers[i].fd < 0 || connect(peers[i].fd, (void *)&address, sizeof address)) {
+        struct sockaddr_in own = {AF_INET, 0, {htonl(0x7f000001 + i / PORTS)}, {0}};
+        if (peers[i].fd < 0 || bind(peers[i].fd, (void *)&own, sizeof own) || connect(peers[i].fd, (void *)&address, sizeof address)) {
             perror("socket");
             return 1;
         }
@@ -191,7 +194,7 @@ int main(int count, char **words) {
             start = pause ? at : start;
             answers = lost = latency_count = 0;
         }
-        if (at - start > seconds + (counted_from || !pause ? 0 : READY_S))
+        if (at - start > seconds + (counted_from || !pause ? 0 : READY_S + size * READY_EACH_S))
             break;
         for (int i = 0; i < ready; i++) {
             struct peer *peer = peers + events[i].data.u32;

@@ -58,6 +58,8 @@ MASTER_CONFIG = """\
 heartbeat_s = 60.0
 heartbeat_constrained_s = 60.0
 lease_grace_s = 60.0
+[transport.coap]
+max_sessions = 200000
 """
 
 

@@ -174,6 +174,28 @@ async def test_exchanges_go_on_beside_blobs() -> None:
         ]
 
 
+async def test_a_piece_that_has_to_wait_is_not_lost() -> None:
+    """A frame that waits is in its way where nothing is to be waited for."""
+
+    async def serve(connection: Connection) -> None:
+        assert connection.send_nowait(b"waits")
+        try:
+            while True:
+                (get,) = decode_batch(await connection.receive())
+                assert isinstance(get, BlobGet)
+                piece = encode(BlobData(get.request_id, get.blob, 0, len(BLOB), BLOB[:900]))
+                assert not connection.send_nowait(piece)
+                await connection.send(piece)
+        except ConnectionClosed:
+            pass
+
+    async with listening(serve) as listener, peer_of(listener) as peer:
+        name = await peer.open()
+        answer = await peer.ask(GET, f"b/{name}/{NAME}", block2(0, 4))
+        assert answer.payload == BLOB[:256]
+        assert (await peer.ask(POST, f"e/{name}?1")).payload == b"waits"
+
+
 async def test_too_many_blocks_at_once_are_told_to_come_later() -> None:
     async def slow(connection: Connection) -> None:
         while True:

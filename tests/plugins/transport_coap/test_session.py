@@ -152,6 +152,28 @@ async def test_what_waits_comes_frame_by_frame_and_says_so(sessions: Sessions) -
         assert [answer.option(MORE) for answer in answers] == [b"", b"", None]
 
 
+async def test_without_waiting_there_is_room_for_one_frame_and_for_the_answer(sessions: Sessions) -> None:
+    async with listening(sessions) as listener, peer_of(listener) as peer:
+        name = await peer.open()
+        connection = await sessions.next()
+        assert connection.send_nowait(b"first")
+        assert not connection.send_nowait(b"second")
+        assert (await peer.ask(POST, f"e/{name}?1")).payload == b"first"
+        assert connection.send_nowait(b"second")
+        request = peer.request(POST, f"e/{name}?2", payload=b"question")
+        peer.send(request)
+        assert await connection.receive() == b"question"
+        assert connection.send_nowait(b"third"), "it takes the place of what goes with the answer"
+        assert not connection.send_nowait(b"fourth")
+        answer = await peer.answer_to(request)
+        assert (answer.payload, answer.option(MORE)) == (b"second", b"")
+        with pytest.raises(ValueError, match="too large"):
+            connection.send_nowait(bytes(connection.max_message_bytes + 1))
+        await connection.close()
+        with pytest.raises(ConnectionClosed):
+            connection.send_nowait(b"late")
+
+
 async def test_what_waited_before_the_answer_goes_first_and_the_device_is_told_to_come_back(
     sessions: Sessions,
 ) -> None:
