@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -166,6 +167,34 @@ class DeviceDriverContract(AsyncContract):
         await driver.release(device.id, TASK, Fence(1))
         await driver.release(device.id, TASK, Fence(1))
         await driver.release(ABSENT, TASK, Fence(1))
+
+    # --- channels: whoever has none says so, or raises what DeviceDriver raises ---
+
+    async def test_a_channel_that_is_named_has_a_value(
+        self, driver: DeviceDriver, devices: tuple[Device, ...]
+    ) -> None:
+        for device in devices:
+            for channel in device.channels if device.healthy else ():
+                with anyio.fail_after(PATIENCE_S), suppress(NotImplementedError):
+                    value = await driver.read(device.id, channel)
+                    assert isinstance(value, float | int | str), f"{device.id}.{channel} is {value!r}"
+
+    async def test_what_is_not_there_cannot_be_read(self, driver: DeviceDriver, device: Device) -> None:
+        channel = next(iter(device.channels), "value")
+        for device_id, name in ((ABSENT, channel), (device.id, ABSENT)):
+            with anyio.fail_after(PATIENCE_S), pytest.raises((ExecutorError, NotImplementedError)):
+                await driver.read(device_id, name)
+
+    async def test_an_older_run_cannot_write(
+        self, driver: DeviceDriver, devices: tuple[Device, ...]
+    ) -> None:
+        for device in devices:
+            if not device.healthy:
+                continue
+            await driver.reserve(device.id, TASK, Fence(2))
+            for channel in device.channels or ("value",):
+                with anyio.fail_after(PATIENCE_S), pytest.raises((ExecutorError, NotImplementedError)):
+                    await driver.write(device.id, channel, 1.0, TASK, Fence(1))
 
     async def test_closing_is_idempotent(self, driver: DeviceDriver) -> None:
         await driver.close()

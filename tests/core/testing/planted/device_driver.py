@@ -15,12 +15,32 @@ from edgerm_core.errors import ExecutorError
 from edgerm_core.ids import TaskId
 from edgerm_core.interfaces import Attachment, DeviceDriver, Fence
 from edgerm_core.resources import Device
+from edgerm_core.tasks import Reason
 from edgerm_core.testing.contracts.device_driver import ABSENT, DeviceDriverContract
 
 DEVICES: list[dict[str, Any]] = [
-    {"id": "cam0", "type": "camera", "slots": 2},
+    {"id": "cam0", "type": "camera", "slots": 2, "channels": {"light": "lx"}},
     {"id": "led0", "type": "led"},
 ]
+
+
+class HasChannels(StaticDriver):
+    """Each device keeps a number for each of its channels."""
+
+    async def read(self, device_id: str, channel: str) -> float | str:
+        if (device_id, channel) != ("cam0", "light"):
+            raise ExecutorError(
+                f"{device_id} has no channel {channel}", reason=Reason.RESOURCES_UNAVAILABLE
+            )
+        return 3.0
+
+    async def write(
+        self, device_id: str, channel: str, value: float | str, task_id: TaskId, fence: Fence
+    ) -> None:
+        if fence < self._seen.get((device_id, task_id), fence):
+            raise ExecutorError(f"a newer run has {device_id}", reason=Reason.RESOURCES_UNAVAILABLE)
+        if device_id != "cam0":
+            raise NotImplementedError
 
 
 class Sound(DeviceDriverContract):
@@ -34,7 +54,7 @@ class Sound(DeviceDriverContract):
 
 
 class TestSound(Sound):
-    bug = StaticDriver
+    bug = HasChannels
 
 
 class TestEndsDiscovery(Sound):
@@ -79,6 +99,35 @@ class TestNamesTwoAlike(Sound):
             await anyio.sleep_forever()
 
     caught_by = "test_the_ids_of_its_devices_are_unique"
+
+
+class TestReadsNothing(Sound):
+    class bug(HasChannels):
+        async def read(self, device_id: str, channel: str) -> Any:
+            await super().read(device_id, channel)
+
+    caught_by = "test_a_channel_that_is_named_has_a_value"
+    says = "cam0.light is None"
+
+
+class TestReadsWhatIsNotThere(Sound):
+    class bug(HasChannels):
+        async def read(self, device_id: str, channel: str) -> float | str:
+            return 0.0
+
+    caught_by = "test_what_is_not_there_cannot_be_read"
+    says = "DID NOT RAISE"
+
+
+class TestLetsAnybodyWrite(Sound):
+    class bug(HasChannels):
+        async def write(
+            self, device_id: str, channel: str, value: float | str, task_id: TaskId, fence: Fence
+        ) -> None:
+            pass
+
+    caught_by = "test_an_older_run_cannot_write"
+    says = "DID NOT RAISE"
 
 
 class TestLendsWithoutEnd(Sound):
