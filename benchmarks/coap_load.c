@@ -23,7 +23,8 @@
 #define LOST_S 2.0
 #define READY_S 60.0 /* for all heartbeats that `ready` waits for, and */
 #define READY_EACH_S 0.002
-#define PORTS 20000 /* of one address of ours; there are more peers than an address has ports */
+#define PORTS 16000 /* more peers than that share them: a session is known by its name */
+#define OPENINGS 1000 /* under way at the same time */
 #define NAME "PEERNAME"
 #define MAX_OPENING 400
 #define MAX_LATENCIES 4000000
@@ -31,7 +32,8 @@
 struct peer {
     int fd;
     unsigned short mid;
-    unsigned token;
+    unsigned token; /* tells whose request it was */
+    unsigned asked;
     unsigned long exchange; /* 0: the session is not open yet */
     unsigned char session[8];
     int more; /* the last answer said that more waits: ask for it at once, without a heartbeat */
@@ -43,9 +45,8 @@ struct peer {
 
 static struct peer *peers;
 static const char *path;
-static int method, sessions, opening_size;
+static int method, sessions, opening_size, size;
 static unsigned char opening[MAX_OPENING];
-static unsigned next_token = 1;
 static long answers, errors, lost, latency_count;
 static float *latencies;
 
@@ -76,7 +77,7 @@ static void ask(struct peer *peer, double at, int again) {
     int n = 0;
     if (!again) {
         peer->mid++;
-        peer->token = next_token++;
+        peer->token = peer->asked++ * size + (peer - peers);
     }
     data[n++] = 0x44;
     data[n++] = sessions ? 2 : method;
@@ -117,6 +118,13 @@ static void ask(struct peer *peer, double at, int again) {
         errors++;
 }
 
+/* Returns which peer has sent what this answers. */
+static struct peer *asking(const unsigned char *data) {
+    unsigned token;
+    memcpy(&token, data + 4, 4);
+    return peers + token % size;
+}
+
 /* Returns whether the answer was the one that is waited for. */
 static int take(struct peer *peer, const unsigned char *data, int n) {
     unsigned token;
@@ -152,7 +160,7 @@ static int take(struct peer *peer, const unsigned char *data, int n) {
 int main(int count, char **words) {
     if (count < 5)
         return 2;
-    int port = atoi(words[1]), size = atoi(words[2]), waiting = size;
+    int port = atoi(words[1]), waiting = size = atoi(words[2]);
     double seconds = atof(words[3]), pause = 0;
     sessions = !strcmp(words[4], "edgerm");
     if (sessions) {
@@ -164,25 +172,30 @@ int main(int count, char **words) {
         method = atoi(words[4]);
         path = words[5];
     }
-    struct rlimit limit = {size + 64, size + 64};
+    int files = 64 + (size < PORTS ? size : PORTS);
+    struct rlimit limit = {files, files};
     setrlimit(RLIMIT_NOFILE, &limit);
     struct sockaddr_in address = {AF_INET, htons(port), {htonl(0x7f000001)}, {0}};
     int poll = epoll_create1(0);
     peers = calloc(size, sizeof *peers);
     latencies = malloc(MAX_LATENCIES * sizeof *latencies);
     for (int i = 0; i < size; i++) {
-        struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
-        peers[i].fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
         peers[i].mid = i * 7919;
-        struct sockaddr_in own = {AF_INET, 0, {htonl(0x7f000001 + i / PORTS)}, {0}};
-        if (peers[i].fd < 0 || bind(peers[i].fd, (void *)&own, sizeof own) || connect(peers[i].fd, (void *)&address, sizeof address)) {
+        if (i >= PORTS) {
+            peers[i].fd = peers[i % PORTS].fd;
+            continue;
+        }
+        peers[i].fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = peers[i].fd};
+        if (peers[i].fd < 0 || connect(peers[i].fd, (void *)&address, sizeof address)) {
             perror("socket");
             return 1;
         }
         epoll_ctl(poll, EPOLL_CTL_ADD, peers[i].fd, &event);
     }
     double start = now(), counted_from = 0, sweep = start;
-    for (int i = 0; i < size; i++)
+    int begun = size < OPENINGS ? size : OPENINGS;
+    for (int i = 0; i < begun; i++)
         ask(peers + i, start, 0);
     for (;;) {
         struct epoll_event events[256];
@@ -197,17 +210,22 @@ int main(int count, char **words) {
         if (at - start > seconds + (counted_from || !pause ? 0 : READY_S + size * READY_EACH_S))
             break;
         for (int i = 0; i < ready; i++) {
-            struct peer *peer = peers + events[i].data.u32;
             unsigned char data[2048];
-            int n = recv(peer->fd, data, sizeof data, 0);
-            if (n < 0 || !take(peer, data, n))
+            int n = recv(events[i].data.fd, data, sizeof data, 0);
+            struct peer *peer = n < 8 ? NULL : asking(data);
+            if (!peer || !take(peer, data, n))
                 continue;
             answers++;
             if (latency_count < MAX_LATENCIES)
                 latencies[latency_count++] = at - peer->sent_at;
-            if (peer->exchange == 2 && !peer->ready && (peer->ready = 1) && !--waiting) {
-                puts("ready");
-                fflush(stdout);
+            if (peer->exchange == 2 && !peer->ready) {
+                peer->ready = 1;
+                if (begun < size)
+                    ask(peers + begun++, at, 0);
+                if (!--waiting) {
+                    puts("ready");
+                    fflush(stdout);
+                }
             }
             if (pause && peer->exchange >= 2 && !peer->more) {
                 /* The first time somewhere within the pause, so that they do not come all at once. */
@@ -219,7 +237,7 @@ int main(int count, char **words) {
         }
         if (at > sweep) {
             sweep = at + (pause ? 0.01 : LOST_S / 4);
-            for (int i = 0; i < size; i++)
+            for (int i = 0; i < begun; i++)
                 if (peers[i].next_at ? at > peers[i].next_at : at - peers[i].sent_at > LOST_S) {
                     lost += !peers[i].next_at;
                     ask(peers + i, at, !peers[i].next_at);

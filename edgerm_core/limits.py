@@ -123,7 +123,7 @@ ORDER_RESEND_S: Final = 5.0
 
 # --- the master's books -----------------------------------------------------------------------
 
-MAX_AGENTS: Final = 50_000
+MAX_AGENTS: Final = 100_000
 MAX_FRAMEWORKS: Final = 10_000
 MAX_LIVE_TASKS: Final = 500_000
 MAX_PENDING_TASKS_PER_FRAMEWORK: Final = 200_000

@@ -7,7 +7,9 @@ back where a maximum is too small: logarithmic as long as one agent's amounts ma
 more than once over all agents.
 
 Changes are cheap too: an amount that shrinks or grows is carried upwards until a maximum stays the same.
-Slots are handed out with gaps, so that agents can come without all others moving.
+Slots are handed out with gaps, so that agents can come without others moving. Where a gap has been used up
+the neighbours move, as few as make room, and only where there is too little of it altogether all of them
+(a packed-memory array: Bender, Demaine, Farach-Colton, Cache-Oblivious B-Trees, 2000).
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ Columns = Sequence[tuple[list[int], int]]
 
 MAX_GROWTH: Final = 1 << 16
 """Entries of the growth log; whoever has not read it for longer starts anew."""
+
+NEIGHBOURS: Final = 64
+"""So many on either side move at least: moving voids what others remember of slots."""
 
 _FAR: Final = 1 << 62
 
@@ -84,9 +89,14 @@ class AgentIndex:
                 known = None
             if capability is not None and known is None:
                 coming.append((capability, agent_id))
-        moved = not all(self._squeeze_in(key) for key in coming)
-        if moved:
-            self._rebuild(coming)
+        moved = False
+        for key in coming:
+            if not self._squeeze_in(key):
+                moved = True
+                # Of many that come at once, moving all is less than moving the neighbours of each.
+                if 8 * len(coming) > len(self._order) or not self._make_room(key):
+                    self._rebuild(coming)
+                    break
         self.hidden = {self._slots[self._keys[agent]] for agent in hidden if agent in self._keys}
         return moved
 
@@ -170,12 +180,15 @@ class AgentIndex:
     def best(
         self, needs: Columns, start: int, allowed: bytearray | None, accept: Callable[[int], bool] | None
     ) -> int | None:
-        """Return the slot of the least rank from `start` on that has enough, is allowed and accepted."""
+        """Return the slot of the least rank from `start` on that has enough, is allowed and accepted.
+
+        Of several it is the first one, so that the choice does not depend on who came when.
+        """
         size, rank = self.size, self._rank
         if start >= size:
             return None
-        # Equal ranks: deeper nodes first, or all of the tree would be opened before the first leaf.
-        heap = [(rank[node], -node.bit_length(), node) for node in self._from(start)]
+        # Of equal ranks what has its first leaf further left: down to that one, before any other is opened.
+        heap = [(rank[node], self._first_leaf(node), node) for node in self._from(start)]
         heapq.heapify(heap)
         while heap:
             _, _, node = heapq.heappop(heap)
@@ -187,7 +200,7 @@ class AgentIndex:
             else:
                 if node < size:
                     for child in (2 * node, 2 * node + 1):
-                        heapq.heappush(heap, (rank[child], -child.bit_length(), child))
+                        heapq.heappush(heap, (rank[child], self._first_leaf(child), child))
                 elif self._open(node - size) and (accept is None or accept(node - size)):
                     return node - size
         return None
@@ -213,6 +226,9 @@ class AgentIndex:
                 nodes.append(node + 1)
             node >>= 1
         return nodes
+
+    def _first_leaf(self, node: int) -> int:
+        return node << (self.size.bit_length() - node.bit_length())
 
     def _open(self, slot: int) -> bool:
         return self._agents[slot] is not None and slot not in self.hidden
@@ -240,6 +256,58 @@ class AgentIndex:
         self._agents[slot] = key[1]
         return True
 
+    def _make_room(self, key: tuple[int, AgentId]) -> bool:
+        """Move neighbours so that the key gets a slot; return whether there was enough room for that.
+
+        Windows around it are tried, each with twice the agents of the one before, until one is less than
+        half full: the larger it is, the emptier it has to be, so that one which has just been spread has
+        room for as many as it took to fill it. An eighth of its free slots are left on either side of the
+        key, for those that are counted up or down from it; the others are left between all.
+        """
+        order, slots, count, factor = self._order, self._slots, NEIGHBOURS, 2.0
+        at = bisect_left(order, key)
+        while True:
+            first, last = max(0, at - count), min(len(order), at + count)
+            low = slots[order[first - 1]] + 1 if first else 0
+            high = slots[order[last]] if last < len(order) else self.size
+            if high - low >= factor * (last - first + 1):
+                break
+            if last - first == len(order):
+                return False
+            count, factor = 2 * count, factor + 0.1
+        # Who has gone is forgotten.
+        before = [each for each in order[first:at] if self._keys.get(each[1]) == each]
+        after = [each for each in order[at:last] if self._keys.get(each[1]) == each]
+        here = [*before, key, *after]
+        free = high - low - len(here)
+        beside = free // 8
+        between = free - 2 * beside
+        targets = {
+            each: low + n + between * n // len(here) + beside * ((n >= len(before)) + (n > len(before)))
+            for n, each in enumerate(here)
+        }
+        moves = [(self.size + slots[each], self.size + targets[each]) for each in (*before, *after)]
+        for column in self._columns.values():
+            _move(column, moves, 0)
+            _refresh_most(column, self.size + low, self.size + high - 1)
+        _move(self._rank, moves, _FAR)
+        _refresh_least(self._rank, self.size + low, self.size + high - 1)
+        for each in order[first:last]:
+            self._agents[slots.pop(each)] = None
+        slots.update(targets)
+        order[first:last] = here
+        self._keys[key[1]] = key
+        self._latest[key[0]] = key[1]
+        for each in here:
+            self._agents[slots[each]] = each[1]
+        self._forget_slots()
+        return True
+
+    def _forget_slots(self) -> None:
+        self.generation += 1
+        self.growth.clear()
+        self.growth_base = 0
+
     def _rebuild(self, coming: Sequence[tuple[int, AgentId]]) -> None:
         """Move everybody to a fresh tree that is at most a third full; who has gone is forgotten."""
         new = set(coming)
@@ -247,10 +315,8 @@ class AgentIndex:
         old = {key: self.size + self._slots[key] for key in self._keys.values() if key not in new}
         here = sorted({*self._keys.values(), *coming})
         old_columns, old_rank = self._columns, self._rank
-        self.generation += 1
+        self._forget_slots()
         self.size = 1 << (3 * len(here)).bit_length()
-        self.growth.clear()
-        self.growth_base = 0
         self._order = here
         self._slots = self._spread(here)
         self._keys = {key[1]: key for key in here}
@@ -264,16 +330,13 @@ class AgentIndex:
             fresh = [0] * (2 * self.size)
             for source, target in moves:
                 fresh[target] = column[source]
-            for node in range(self.size - 1, 0, -1):
-                left, right = fresh[2 * node], fresh[2 * node + 1]
-                fresh[node] = left if left > right else right
+            _refresh_most(fresh, self.size, 2 * self.size - 1)
             if fresh[1]:
                 self._columns[name] = fresh
         self._rank = [_FAR] * (2 * self.size)
         for source, target in moves:
             self._rank[target] = old_rank[source]
-        for node in range(self.size - 1, 0, -1):
-            self._rank[node] = min(self._rank[2 * node], self._rank[2 * node + 1])
+        _refresh_least(self._rank, self.size, 2 * self.size - 1)
 
     def _spread(self, here: Sequence[tuple[int, AgentId]]) -> dict[tuple[int, AgentId], int]:
         """Return a slot for each, in their order: at equal distances, but room around who came last."""
@@ -293,6 +356,32 @@ class AgentIndex:
             slots[key] = slot
             slot += stride + beside
         return slots
+
+
+def _move(column: list[int], moves: Sequence[tuple[int, int]], empty: int) -> None:
+    amounts = [column[source] for source, _ in moves]
+    for source, _ in moves:
+        column[source] = empty
+    for (_, target), amount in zip(moves, amounts, strict=True):
+        column[target] = amount
+
+
+def _refresh_most(column: list[int], first: int, last: int) -> None:
+    """Work out every node above these leaves."""
+    while first > 1:
+        first, last = first >> 1, last >> 1
+        for node in range(first, last + 1):
+            left, right = column[2 * node], column[2 * node + 1]
+            column[node] = left if left > right else right
+
+
+def _refresh_least(column: list[int], first: int, last: int) -> None:
+    """Work out every node above these leaves."""
+    while first > 1:
+        first, last = first >> 1, last >> 1
+        for node in range(first, last + 1):
+            left, right = column[2 * node], column[2 * node + 1]
+            column[node] = left if left < right else right
 
 
 def _carry_most(column: list[int], node: int, value: int) -> None:
