@@ -72,6 +72,9 @@ log = logging.getLogger(__name__)
 CLEAN_EVERY_S: Final = 1.0
 """How often what ended tasks left on the disk is removed."""
 
+CLEAN_TRIES: Final = 10
+"""So often is tried what cannot be removed, such as a mount in use; then at the agent's next start."""
+
 
 def anchored_clock() -> Callable[[], float]:
     """Return a clock that starts at Unix time and then never goes backwards, whatever is set."""
@@ -150,7 +153,8 @@ class _Runner:
         self._link: Link | None = None
         self._gateway: GatewayRunner | None = None
         self._executions: dict[events.RunId, Execution] = {}
-        self._rubbish: list[TaskSandbox] = []
+        #: What ended tasks have left, and how often it was tried to remove that.
+        self._rubbish: list[tuple[TaskSandbox, int]] = []
         self._refused: RefusedError | None = None
         self._fingerprints: tuple[Fingerprint, ...] = ()
         self._look_again = anyio.Event()
@@ -280,7 +284,7 @@ class _Runner:
             case effects.ReleaseAttempt():
                 sandbox = self._sandboxes.release((order.task_id, order.attempt), now)
                 if sandbox is not None:
-                    self._rubbish.append(sandbox)
+                    self._rubbish.append((sandbox, 0))
             case effects.StopRun():
                 if (running := self._executions.get(order.run)) is not None:
                     running.stop(order.grace_s)
@@ -416,7 +420,7 @@ class _Runner:
             rubbish, self._rubbish = self._rubbish, []
             expired = self._sandboxes.expire(self._clock())
             if rubbish or expired:
-                await anyio.to_thread.run_sync(_remove, rubbish, expired)
+                self._rubbish += await anyio.to_thread.run_sync(_remove, rubbish, expired)
 
     def _devices_changed(self) -> None:
         self._post(events.InventoryChanged(self._info()))
@@ -438,8 +442,18 @@ class _Uplink:
         await self._runner.wait_uplink_room()
 
 
-def _remove(ended: list[TaskSandbox], expired: list[TaskSandbox]) -> None:
-    for sandbox in ended:
-        sandbox.remove_work()
+def _remove(
+    ended: list[tuple[TaskSandbox, int]], expired: list[TaskSandbox]
+) -> list[tuple[TaskSandbox, int]]:
+    """Remove what ended and expired tasks have left; return what is to be tried again."""
+    again: list[tuple[TaskSandbox, int]] = []
+    for sandbox, tries in ended:
+        left = sandbox.remove_work()
+        if left and tries + 1 < CLEAN_TRIES:
+            again.append((sandbox, tries + 1))
+        elif left:
+            names = ", ".join(map(str, left))
+            log.warning("%s cannot be removed; the agent tries that again when it is started next", names)
     for sandbox in expired:
         sandbox.remove()
+    return again

@@ -11,6 +11,7 @@ A directory appears when it is first asked for: a task that needs none costs the
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -102,13 +103,15 @@ class TaskSandbox:
             self._made.add(name)
         return path
 
-    def remove_work(self) -> None:
-        """Remove everything but the logs. Blocks as long as the disk takes."""
-        for name in ("work", "state", "volumes"):
-            shutil.rmtree(self._base / name, ignore_errors=True)
+    def remove_work(self) -> list[Path]:
+        """Remove everything but the logs; return what could not be. Takes as long as the disk."""
+        places = [self._base / name for name in ("work", "state", "volumes")]
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
         self._made.clear()
         if not self.has_logs:
             self.remove()
+        return [place for place in places if os.path.lexists(place)]
 
     def remove(self) -> None:
         """Remove everything."""

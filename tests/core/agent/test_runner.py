@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import anyio.abc
 import pytest
 
 from edgerm_core.agent import execution
+from edgerm_core.agent import runner as runner_module
 from edgerm_core.agent.runner import run_agent
 from edgerm_core.agents import Fingerprint
 from edgerm_core.builtin import memory_transport, static_devices
@@ -524,6 +526,29 @@ async def test_a_restart_in_place_uses_the_same_sandbox(site: Site) -> None:
     first, second = site.executor.sandboxes.values()
     assert first is second
     assert [launch.env["EDGERM_RESTARTS"] for launch in site.executor.started] == ["0", "1"]
+
+
+@pytest.mark.parametrize("refusals", [3, 10_000])
+async def test_what_cannot_be_removed_is_tried_again_and_then_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refusals: int
+) -> None:
+    removals: list[Path] = []
+    rmtree = shutil.rmtree
+
+    def refusing(path: Path, *, ignore_errors: bool) -> None:
+        removals.append(path)
+        if len(removals) > refusals:
+            rmtree(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", refusing)
+    monkeypatch.setattr(runner_module, "CLEAN_EVERY_S", 0.01)
+    place = site.data_dir / "tasks" / "t1.1" / "volumes"
+    async with site.agent():
+        await site.master.send(a_launch(volumes=(Volume("scratch"),)))
+        await site.master.ended()
+        await until(lambda: not place.exists() or "cannot be removed" in caplog.text)
+    assert place.exists() is (refusals > 3)
+    assert (f"{place} cannot be removed" in caplog.text) is (refusals > 3)
 
 
 async def test_files_and_volumes_are_laid_out(site: Site) -> None:

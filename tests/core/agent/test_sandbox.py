@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_work_and_state_go_with_the_task_and_logs_stay(sandboxes: Sandboxes, tmp
     logs = sandboxes.logs(TaskId(1), 0)
     assert logs is not None
     assert LogReader(logs, STDOUT).read(0, 100) == (0, b"hello\n")
+
+
+def test_what_cannot_be_removed_is_named(sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = sandboxes.open(KEY)
+    work = sandbox.work_dir
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert sandbox.remove_work() == [work]
+    assert sandbox.remove_work() == []
 
 
 def test_without_logs_nothing_stays(sandboxes: Sandboxes, tmp_path: Path) -> None:
