@@ -32,7 +32,7 @@ from edgerm_core.tasks import TaskState
 from edgerm_core.testing.simulator.disks import AgentDisk
 from edgerm_core.testing.simulator.executors import Host
 from edgerm_core.testing.simulator.master_node import MasterNode
-from edgerm_core.testing.simulator.plan import GatewayKind, Kind, Swarm
+from edgerm_core.testing.simulator.swarm import GatewayKind, Kind, Swarm
 
 Patch = pytest.MonkeyPatch
 

@@ -13,7 +13,7 @@ from edgerm_core.gateway.standin import StandIn
 from edgerm_core.gateway.state import Gateway
 from edgerm_core.gateway.uplink import Uplink
 from edgerm_core.messages import Acknowledge, Kill, Launch, Refused, Register, StatusUpdate
-from edgerm_core.testing.simulator.plan import GatewayKind, Kind
+from edgerm_core.testing.simulator.swarm import GatewayKind, Kind
 
 from .planted import Patch, Planted
 

@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from edgerm_core.testing.simulator.cluster import run_plan
-from edgerm_core.testing.simulator.plan import draw
+from edgerm_core.testing.simulator.draw import draw
 
 SEEDS = range(12)
 
 PROGRAM = """
 from edgerm_core.testing.simulator.cluster import run_plan
-from edgerm_core.testing.simulator.plan import draw
+from edgerm_core.testing.simulator.draw import draw
 for seed in range(12):
     print(run_plan(draw(seed)).digest)
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgerm_core.testing.simulator.cluster import run_plan
-from edgerm_core.testing.simulator.plan import draw
+from edgerm_core.testing.simulator.draw import draw
 
 from . import planted_gateways
 from .planted import PLANTED, Planted

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from edgerm_core.testing.simulator.cluster import run_plan
-from edgerm_core.testing.simulator.plan import EVERYTHING, Swarm, draw
+from edgerm_core.testing.simulator.draw import draw
+from edgerm_core.testing.simulator.swarm import EVERYTHING, Swarm
 
 WITHOUT_GATEWAYS = msgspec.structs.replace(EVERYTHING, gateways=(0, 0))
 

@@ -15,8 +15,10 @@ import click
 import msgspec
 
 from edgerm_core.testing.simulator.cluster import Outcome, describe, run_plan
-from edgerm_core.testing.simulator.plan import EVERYTHING, Plan, Swarm, draw
+from edgerm_core.testing.simulator.draw import draw
+from edgerm_core.testing.simulator.plan import Plan
 from edgerm_core.testing.simulator.shrink import SHRINK_S, kind_of, shrink, with_actions
+from edgerm_core.testing.simulator.swarm import EVERYTHING, Swarm
 
 BATCH: Final = 5
 """Seeds that a process takes at once."""

@@ -7,6 +7,7 @@ import pytest
 from edgerm_core.testing.simulator import cluster as clusters
 from edgerm_core.testing.simulator import plan as plans
 from edgerm_core.testing.simulator.cluster import describe, run_plan
+from edgerm_core.testing.simulator.draw import draw
 
 from .conftest import job, plan_of
 
@@ -19,7 +20,7 @@ def test_a_quiet_plan_settles_with_all_tasks_done() -> None:
 
 
 def test_a_plan_repeats_itself_exactly() -> None:
-    plan = plans.draw(3)
+    plan = draw(3)
     assert run_plan(plan) == run_plan(plan)
 
 

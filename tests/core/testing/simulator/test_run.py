@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgerm_core.master.state import MasterState
-from edgerm_core.testing.simulator.plan import Swarm
 from edgerm_core.testing.simulator.run import Tally, find_story, main, run_for, run_seeds
+from edgerm_core.testing.simulator.swarm import Swarm
 
 QUIET = Swarm(kinds=(), agents=(1, 1), frameworks=(1, 1), submissions=(2, 4), faults_s=(30.0, 60.0))
 
