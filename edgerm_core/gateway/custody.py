@@ -106,6 +106,21 @@ class Custody:
         self.apply(record)
         return record
 
+    def drop_lost(self, agent_id: AgentId, key: Key, last_seq: int) -> list[Record]:
+        """The device knows no number of an attempt after `last_seq`: drop later ones; return what to write.
+
+        A power cut took them from the device, which gives the same numbers again, to what happened since.
+        An end stays: it counts, whatever the device does now.
+        """
+        held = self.of(agent_id).get(key, ())
+        if not held or held[-1].update.state.terminal:
+            return []
+        lost = [each.update.seq for each in held if each.update.seq > last_seq]
+        records: list[Record] = [CustodyDropped(agent_id, *key, seq) for seq in lost]
+        for record in records:
+            self.apply(record)
+        return records
+
     def clear(self, master_id: str) -> Record:
         """Another master's books begin: nothing of this is for them. Return what to write down."""
         record = MasterKnown(master_id)
@@ -160,7 +175,10 @@ class Custody:
         attempts[key].remove(held)
         self.bytes_held -= held.size_bytes
         self._overtaken.pop((agent_id, key, held.update.seq), None)
-        if not attempts[key]:
+        if attempts[key]:
+            # Where the task stands, also if a later one has gone.
+            self._overtaken.pop((agent_id, key, attempts[key][-1].update.seq), None)
+        else:
             del attempts[key]
             if not attempts:
                 del self._held[agent_id]

@@ -126,7 +126,7 @@ class Gateway:
         self._last_standin = 0
         self._by_number: dict[int, StandIn] = {}
         #: Acknowledgements that wait for the disk: the record they speak of, and whose they are.
-        self._unsynced: deque[tuple[int, AgentId, Acknowledge]] = deque()
+        self._unsynced: deque[tuple[int, int, Acknowledge]] = deque()
         self._synced = 0
 
     @property
@@ -377,6 +377,10 @@ class Gateway:
         standin.max_message_bytes = max_bytes
         standin.session, standin.peer = device.id, device.peer
         standin.registered_at = standin.heard_at = self.turn.now
+        for report in register.tasks:
+            if report.last_seq is not None:
+                key = (report.task_id, report.attempt)
+                self.turn.write(*self.custody.drop_lost(agent_id, key, report.last_seq))
         standin.registers(register, self.custody.of(agent_id))
         device.standin = standin
         self.turn.deadlines.cancel(("greeting", device.id, 0))
@@ -499,14 +503,15 @@ class Gateway:
         standin.says(update)
         held.number = number
         # The device is told as soon as the disk has it.
-        self._unsynced.append((number, standin.id, _acknowledge(held)))
+        self._unsynced.append((number, standin.number, _acknowledge(held)))
 
     def _on_synced(self, event: events.Synced) -> None:
         self._synced = max(self._synced, event.records)
         while self._unsynced and self._unsynced[0][0] <= self._synced:
-            _, agent_id, message = self._unsynced.popleft()
-            if agent_id in self.standins:
-                self._post(self.standins[agent_id], message)
+            _, standin_number, message = self._unsynced.popleft()
+            # Of a new process of the device that would acknowledge other updates of the same numbers.
+            if (standin := self._by_number.get(standin_number)) is not None:
+                self._post(standin, message)
 
     # --- connections --------------------------------------------------------------------------
 

@@ -214,6 +214,7 @@ def reconcile(
 
 def numbers_lost(state: MasterState, task: TaskRecord, last_seq: int | None) -> None:
     """After a power cut an agent may have forgotten numbers of updates, and will use them again."""
+    task.said_seq = last_seq
     if last_seq is not None and last_seq < task.status_seq:
         task.status_seq = last_seq
         state.dirty["task", task.id] = None

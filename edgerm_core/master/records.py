@@ -255,6 +255,7 @@ class TaskRecord:
         "resources",
         "restarts",
         "result",
+        "said_seq",
         "sent_at",
         "signal",
         "spec",
@@ -303,6 +304,8 @@ class TaskRecord:
         self.confirmed = False
         #: Last status update taken in, within the attempt.
         self.status_seq = 0
+        #: The last number that its agent's process knows; None: it has not said. Not kept on the disk.
+        self.said_seq: int | None = None
         #: When its latest order was sent.
         self.sent_at = 0.0
         #: Why somebody wants it dead; "" if nobody does. `agent-draining` means: run it elsewhere.

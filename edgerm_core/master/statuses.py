@@ -47,6 +47,8 @@ def on_status(state: MasterState, agent: AgentRecord, session_id: SessionId, upd
         on_stale_status(state, agent, session_id, update)
         return
     acknowledge(state, session_id, update)
+    if task.said_seq is not None:
+        task.said_seq = max(task.said_seq, update.seq)
     if update.seq <= task.status_seq or task.state.terminal:
         return
     task.status_seq = update.seq
@@ -58,13 +60,28 @@ def on_custody(state: MasterState, session: Session, update: StatusUpdate) -> No
     """Take in what an agent that is not there any more once said to a gateway.
 
     An end counts wherever the agent is. How its tasks stood until then does not once the agent is
-    UNREACHABLE: how they stand now comes with its registration.
+    UNREACHABLE: how they stand now comes with its registration. Nor does it if the agent is here, and has
+    not given that number: a power cut took it from its memory, and it will give it to something else.
     """
     agent = state.agents.get(session.agent_id) if session.agent_id else None
-    if agent is None or (agent.state is AgentState.UNREACHABLE and not update.state.terminal):
+    if agent is None or (
+        not update.state.terminal
+        and (agent.state is AgentState.UNREACHABLE or _forgotten(state, agent, update))
+    ):
         acknowledge(state, session.id, update)
         return
     on_status(state, agent, session.id, update)
+
+
+def _forgotten(state: MasterState, agent: AgentRecord, update: StatusUpdate) -> bool:
+    task = state.tasks.get(update.task_id)
+    return (
+        agent.session_id is not None
+        and task is not None
+        and task.attempt == update.attempt
+        and task.said_seq is not None
+        and update.seq > task.said_seq
+    )
 
 
 def take_back_end(state: MasterState, agent: AgentRecord, task: TaskRecord, update: StatusUpdate) -> None:

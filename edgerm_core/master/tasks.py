@@ -168,6 +168,7 @@ def place(
     task.resources = granted
     task.restarts = 0
     task.status_seq = 0
+    task.said_seq = None
     task.confirmed = False
     task.exit_code = task.signal = task.result = None
     charge = fair_amounts(granted, agent.devices)

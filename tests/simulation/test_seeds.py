@@ -78,6 +78,9 @@ OF_GATEWAYS = [
     # The operator forgot a device that had been given a task and had said nothing of it yet. Its gateway
     # registered it without that task, and another one was placed where it ran.
     (60091, WITH_GATEWAYS),
+    # A device that had lost its power gave a number again, to the end of its task, of which its gateway had
+    # an update. The gateway took it for the same, and nobody heard of the end.
+    (500644, WITH_GATEWAYS),
     # An agent compacted its journal while it fetched a blob and had no master, and left that out.
     (5055, WITH_GATEWAYS),
 ]

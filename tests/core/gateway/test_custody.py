@@ -82,6 +82,24 @@ def test_an_end_is_never_dropped_for_another() -> None:
     assert seqs(custody) == [1]
 
 
+def test_numbers_that_the_device_has_lost_go_and_an_end_stays() -> None:
+    custody = Custody(10_000)
+    for seq in range(1, 5):
+        custody.take(A1, update(seq))
+        custody.take(A2, update(seq, TaskState.FINISHED if seq == 4 else TaskState.RUNNING))
+    assert custody.drop_lost(A1, (T1, 1), 2) == [CustodyDropped(A1, T1, 1, 3), CustodyDropped(A1, T1, 1, 4)]
+    assert seqs(custody) == [1, 2]
+    assert custody.find(A1, (T1, 1), 3) is None
+    assert custody.drop_lost(A1, (T1, 1), 2) == []
+    assert custody.drop_lost(A2, (T1, 1), 2) == []
+    assert seqs(custody, A2) == [1, 2, 3, 4]
+    # Where the task stands is not overtaken any more, and never goes.
+    custody.take(A1, update(1, task=2))
+    while custody._drop_overtaken() is not None:
+        pass
+    assert (seqs(custody), seqs(custody, A2), seqs(custody, task=2)) == ([2], [4], [1])
+
+
 def test_another_masters_books_void_it() -> None:
     custody = Custody(10_000)
     assert custody.clear("m") == MasterKnown("m")
@@ -102,6 +120,7 @@ STEPS = st.lists(
             st.integers(0, 300),
         ),
         st.tuples(st.just("release"), st.sampled_from([A1, A2]), st.integers(1, 3), st.integers(1, 6)),
+        st.tuples(st.just("lose"), st.sampled_from([A1, A2]), st.integers(1, 3), st.integers(0, 6)),
     ),
     max_size=60,
 )
@@ -129,6 +148,18 @@ def test_whatever_happens_it_is_bounded_written_down_and_loses_no_end(
             journal += records
             if held is not None:
                 last[key] = promised[key] = new
+        elif step[0] == "lose":
+            _, agent_id, task, seq = step
+            key = (agent_id, task)
+            journal += custody.drop_lost(agent_id, (TaskId(task), 1), seq)
+            if key in last and not last[key].state.terminal and last[key].seq > seq:
+                # It goes on from there, and what stands is the last that is left.
+                last[key] = update(seq, task=task)
+                left = custody.of(agent_id).get((TaskId(task), 1))
+                if left:
+                    promised[key] = left[-1].update
+                else:
+                    promised.pop(key, None)
         else:
             _, agent_id, task, seq = step
             record = custody.release(agent_id, (TaskId(task), 1), seq)

@@ -501,6 +501,27 @@ def test_what_a_power_cut_takes_had_not_been_acknowledged(alone: GatewayBench) -
     assert alone.gateway.custody.agents() == []
 
 
+@pytest.mark.parametrize("synced", [False, True])
+def test_numbers_that_a_power_cut_took_from_a_device_are_taken_again(
+    alone: GatewayBench, synced: bool
+) -> None:
+    """Its end got the number of an update that the gateway had: acknowledged, and never heard of."""
+    session = alone.device()
+    alone.say(session, update(1), update(2, restarts=1), update(3, restarts=2))
+    if synced:
+        alone.sync()
+    alone.lose(session)
+    report = TaskReport(T1, 1, TaskState.STARTING, last_seq=1)
+    again = alone.device(incarnation="i2", boot_id="b2", tasks=[report])
+    alone.say(again, update(2, TaskState.FAILED))
+    alone.sync()
+    assert alone.inbox(again, Acknowledge) == [Acknowledge(T1, 1, 2)]
+    channel = back(alone)
+    alone.master(channel, Registered(1, 10.0, 35.0, "m"))
+    said = [m for m in alone.relayed(channel) if isinstance(m, StatusUpdate)]
+    assert [(each.seq, each.state) for each in said] == [(1, TaskState.RUNNING), (2, TaskState.FAILED)]
+
+
 def test_where_custody_is_full_the_device_keeps_what_it_says() -> None:
     bench = GatewayBench(type(CONFIG)(custody_bytes=1 << 16))
     bench.open_uplink()

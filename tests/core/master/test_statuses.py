@@ -291,6 +291,22 @@ def test_custody_that_comes_after_the_news_changes_nothing(
     assert bench.state.tasks[task_id].version == version
 
 
+def test_custody_of_what_an_agent_has_forgotten_gives_nobodys_number_away(bench: MasterBench) -> None:
+    """A power cut took number 3 from its memory: it gives it again, to its end."""
+    agent = bench.agent("a1")
+    (task_id,) = bench.submit(bench.framework("f1"), spec())
+    agent.status(task_id, TaskState.RUNNING, 1)
+    report = TaskReport(task_id, 1, TaskState.STARTING, last_seq=2)
+    back = bench.agent("a1", boot_id="b2", tasks=[report])
+    gateway = custody(bench, "a1")
+    gateway.send(StatusUpdate(task_id, 1, 2, TaskState.STARTING, restarts=1))
+    gateway.send(StatusUpdate(task_id, 1, 3, TaskState.RUNNING, restarts=1))
+    assert [each.seq for each in gateway.take(Acknowledge)] == [2, 3]
+    assert bench.state.tasks[task_id].state is TaskState.STARTING
+    back.status(task_id, TaskState.FAILED, 3)
+    assert bench.state.tasks[task_id].state is TaskState.FAILED
+
+
 def test_custody_of_an_agent_that_was_forgotten_is_only_acknowledged(bench: MasterBench) -> None:
     gateway = custody(bench, "nobody")
     gateway.send(StatusUpdate(TaskId(7), 1, 1, TaskState.FINISHED))
