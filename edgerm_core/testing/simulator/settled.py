@@ -249,7 +249,7 @@ def check_replay(cluster: Cluster, machine: Machine) -> None:
 
 
 def _facts(task: TaskRecord) -> dict[str, object]:
-    unwritten = ("sent_at",)
+    unwritten = ("said_seq", "sent_at")
     return {name: getattr(task, name) for name in TaskRecord.__slots__ if name not in unwritten}
 
 
