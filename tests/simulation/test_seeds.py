@@ -81,6 +81,9 @@ OF_GATEWAYS = [
     # A device that had lost its power gave a number again, to the end of its task, of which its gateway had
     # an update. The gateway took it for the same, and nobody heard of the end.
     (500644, WITH_GATEWAYS),
+    # A fault of the simulator: six tasks are restarted all the time behind slow links, so that there was no
+    # moment in which nothing was on its way. The operator ends such tasks after half of the time to settle.
+    (700531, WITH_GATEWAYS),
     # An agent compacted its journal while it fetched a blob and had no master, and left that out.
     (5055, WITH_GATEWAYS),
 ]

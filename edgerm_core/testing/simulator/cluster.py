@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from edgerm_core.config import GatewayConfig
+from edgerm_core.ids import TaskId
 from edgerm_core.interfaces import Scheduler
 from edgerm_core.limits import CUSTODY_BYTES
 from edgerm_core.master.settings import Settings
@@ -36,6 +37,9 @@ is used up."""
 
 LOOK_EVERY_S: Final = 7.3
 """How often it is looked whether all is settled; no multiple of anything that beats."""
+
+RESTLESS_S: Final = 120.0
+"""What is restarted within this long is restarted all the time: no policy here waits for more than 20 s."""
 
 NOBODY: Final = Nobody()
 
@@ -104,6 +108,9 @@ class Cluster:
         self.checks = Checks(self.world)
         self.calm = False
         self._heal: dict[int, Callable[[], None]] = {}
+        #: How often each task had been restarted, and since when that is known.
+        self._restarts: dict[TaskId, tuple[int, float]] = {}
+        self._restless: set[TaskId] = set()
         self._faults = 0
         settings = Settings(
             heartbeat_s=plan.heartbeat_s,
@@ -147,8 +154,28 @@ class Cluster:
             if self.world.now >= end:
                 listed = "\n  ".join(reasons[:20])
                 raise Failure(f"not settled {SETTLE_S:.0f} s after the last fault:\n  {listed}")
+            if self.world.now >= end - SETTLE_S / 2:
+                self._end_the_restless()
             self.world.run_until(min(end, self.world.now + LOOK_EVERY_S))
         check_settled(self)
+
+    def _end_the_restless(self) -> None:
+        """Let the operator kill what is restarted all the time.
+
+        Where several tasks are, behind slow links, there is never a moment in which nothing is on its way.
+        What stands still is left alone: it would be what is looked for.
+        """
+        machine, now = self.master.machine, self.world.now
+        for task in machine.state.tasks.values() if machine is not None else ():
+            if task.state.terminal or task.id in self._restless:
+                continue
+            restarts, since = self._restarts.get(task.id, (task.restarts, now))
+            if task.restarts != restarts and now - since <= RESTLESS_S:
+                self._restless.add(task.id)
+                self.operator.kill(task.id)
+            elif task.restarts != restarts or now - since > RESTLESS_S:
+                since = now
+            self._restarts[task.id] = (task.restarts, since)
 
     def be_calm(self) -> None:
         """Heal everything, and let everybody who can be there be there."""
