@@ -75,8 +75,11 @@ def test_attribute_names_with_dots_need_no_quotes() -> None:
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.toml", tmp_path):
-        with pytest.raises(ConfigError, match="cannot be read"):
+    for path, problem in (
+        (tmp_path / "none.toml", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(ConfigError, match=f"{path.name}: cannot be read: {problem}$"):
             load_config(path)
     (tmp_path / "binary").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
